@@ -1,0 +1,1 @@
+"""Dockerfile text to typed instructions. Pure: no files, no network, no environment."""

@@ -1,0 +1,1 @@
+"""Layers: entries, trees (indexes of layers), writing, extracting, compressing. Knows nothing of images."""

@@ -1,0 +1,1 @@
+"""Sandboxes: how the process of a RUN is started in a root file system."""

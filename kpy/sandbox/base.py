@@ -1,0 +1,85 @@
+"""What a sandbox is, and the values it takes. Implementations stand beside this file."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from kpy.util.cancel import Cancel
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Numeric ids of a process in the root file system (R03)."""
+
+    uid: int = 0
+    gid: int = 0
+    groups: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """What to run. `argv[0]` without a slash is looked up in the PATH of `env`, in the root (R02).
+
+    `env` items are `NAME=value`. `cwd` is absolute. umask is 0022 (R05), stdin /dev/null (R24).
+    `network`: `default` and `host` share the builder's network where the environment gives no other; `none` has
+    only a loopback interface, or is a SandboxError before anything runs.
+    `hosts` are extra (name, address) lines of /etc/hosts. `shm_size` bytes, 0 = the default 64 MiB.
+    """
+
+    argv: tuple[str, ...]
+    env: tuple[str, ...] = field(repr=False)
+    cwd: str = "/"
+    identity: Identity = Identity()
+    network: Literal["default", "none", "host"] = "default"
+    hostname: str = "buildkitsandbox"
+    hosts: tuple[tuple[str, str], ...] = ()
+    shm_size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """Something to mount in the root for one RUN; the target is made if it is not there, and removed again (R07).
+
+    `bind`: `source` is a path on the host (directory, file or socket). With `discard`, it is writable and what is
+    written is dropped (R14 rw). `tmpfs`: `size` bytes, 0 = no limit. `file`: `data` as a file of `mode`, `uid`,
+    `gid` (secrets, R17: never on disk).
+    `target` is an absolute path in the root; symlinks are followed inside the root, never out of it.
+    """
+
+    kind: Literal["bind", "tmpfs", "file"]
+    target: str
+    source: str = ""
+    read_only: bool = False
+    discard: bool = False
+    size: int = 0
+    data: bytes = field(default=b"", repr=False)
+    mode: int = 0o400
+    uid: int = 0
+    gid: int = 0
+
+
+class Sandbox(Protocol):
+    """Runs processes in root file systems."""
+
+    def check(self, process: Process, mounts: Sequence[Mount], /) -> None:
+        """Raise SandboxError, naming the instruction's flag, if this environment cannot run it. Called for every
+        RUN before the first one runs."""
+        ...
+
+    def run(
+        self,
+        process: Process,
+        root: str,
+        mounts: Sequence[Mount],
+        log: Callable[[bytes], None],
+        cancel: Cancel,
+        /,
+    ) -> int:
+        """Run to the end and return the exit code (128+N for signal N). stdout and stderr go to `log` as they come.
+
+        When it returns or raises, no process of it is left (R23), mounts are gone, and stubs made for them are
+        removed with the times of their parents as they were. `cancel` ends it: raises InterruptedBuildError.
+        A program that cannot be started (not found, not executable) is exit code 127 or 126 with a line in the log.
+        Raises SandboxError when the environment refuses.
+        """
+        ...

@@ -1,0 +1,39 @@
+"""One flag that ends work in all threads, and can be waited for together with file descriptors."""
+
+import os
+import threading
+from types import TracebackType
+
+
+class Cancel:
+    """Set once, from any thread or a signal handler. `fileno()` becomes readable then, for select and poll."""
+
+    def __init__(self) -> None:
+        self._read, self._write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._event = threading.Event()
+
+    def __enter__(self) -> "Cancel":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._read)
+        os.close(self._write)
+
+    def set(self) -> None:
+        """End the work. Idempotent."""
+        self._event.set()
+        try:
+            os.write(self._write, b"x")
+        except (BlockingIOError, OSError):
+            pass
+
+    @property
+    def is_set(self) -> bool:
+        """Was it set?"""
+        return self._event.is_set()
+
+    def fileno(self) -> int:
+        """A descriptor that is readable once the flag is set."""
+        return self._read
