@@ -32,7 +32,7 @@ class VerifyingReader(io.RawIOBase):
 
     def read(self, size: int = -1) -> bytes:
         """Up to `size` bytes; all of the rest when it is negative (use that for small blobs only)."""
-        if size is None or size < 0:
+        if size < 0:
             parts = []
             while part := self.read(1 << 20):
                 parts.append(part)
