@@ -1,0 +1,1 @@
+"""One function per verb; `services.py` wires the implementations."""

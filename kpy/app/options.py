@@ -1,0 +1,94 @@
+"""What a verb is asked to do, as values. The command line makes them, and so may a program; knows neither argv nor effects."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import BinaryIO, Literal, TypeAlias
+
+from kpy.oci.digest import Digest
+from kpy.oci.platform import Platform
+
+Isolation: TypeAlias = Literal["auto", "live", "chroot", "userns"]
+Network: TypeAlias = Literal["default", "none", "host"]
+
+
+@dataclass(frozen=True, slots=True)
+class SecretSpec:
+    """A secret of `--secret`: the file `src`, or else the environment variable `env`. Never holds the value."""
+
+    id: str
+    src: str = ""
+    env: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class OutputSpec:
+    """One `--output`. `dest` is a path relative to the working directory, `-` is standard output.
+
+    `image` goes to the store, and to the registry with `push=true`; `attrs` are the exporter's own settings, all
+    of them known to it.
+    """
+
+    type: Literal["image", "oci", "docker", "local", "tar", "cacheonly"]
+    dest: str = ""
+    attrs: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    @property
+    def pushes(self) -> bool:
+        """Does it send the image to a registry?"""
+        return self.type == "image" and self.attrs.get("push") == "true"
+
+
+@dataclass(frozen=True, slots=True)
+class BuildOptions:
+    """Everything `kpy build` can be told. Paths are relative to `Environment.directory`.
+
+    `context` is a directory, or `-` for a Dockerfile on standard input. `file` is empty for the context's
+    Dockerfile, `-` for standard input. A build argument without a value has been looked up already. No
+    `platforms`: the machine's. `shm_size` 0: the default.
+    """
+
+    context: str
+    file: str = ""
+    tags: tuple[str, ...] = ()
+    build_args: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    target: str = ""
+    platforms: tuple[Platform, ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
+    secrets: tuple[SecretSpec, ...] = ()
+    build_contexts: tuple[tuple[str, str], ...] = ()
+    no_cache: bool = False
+    outputs: tuple[OutputSpec, ...] = ()
+    pull: bool = False
+    iidfile: str = ""
+    metadata_file: str = ""
+    insecure_registries: tuple[str, ...] = ()
+    sign_key: str = ""
+    isolation: Isolation = "auto"
+    add_hosts: tuple[tuple[str, str], ...] = ()
+    network: Network = "default"
+    shm_size: int = 0
+
+    @property
+    def push(self) -> bool:
+        """Does any output send the image to a registry?"""
+        return any(output.pushes for output in self.outputs)
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """The world around a verb, handed in by the command line: nothing below reads it by itself."""
+
+    variables: Mapping[str, str] = field(repr=False, hash=False)
+    directory: str
+    stdin: BinaryIO = field(repr=False, hash=False)
+    stdout: BinaryIO = field(repr=False, hash=False)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredImage:
+    """A name in the local store, and what it names. `size` counts the compressed layers."""
+
+    name: str
+    digest: Digest
+    size: int
+    platforms: tuple[Platform, ...] = ()

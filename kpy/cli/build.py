@@ -1,0 +1,62 @@
+"""`kpy build`: options in, digest out. The build itself is `kpy.app.build`."""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeAlias
+
+from kpy.app.options import BuildOptions, Environment
+from kpy.cli.flags import usage
+from kpy.cli.interrupt import caught
+from kpy.cli.options import BUILD_FLAGS, read
+from kpy.cli.progress import choose
+from kpy.cli.terminal import Terminal
+from kpy.errors import InterruptedBuildError, KpyError
+from kpy.events import Reporter
+from kpy.oci.digest import Digest
+from kpy.util.cancel import Cancel
+
+HELP = f"""\
+usage: kpy build [flags] CONTEXT
+
+Build an image from a Dockerfile. CONTEXT is a directory, or - for a Dockerfile on standard input.
+The digest of the image goes to standard output, everything else to standard error.
+
+{usage(BUILD_FLAGS)}
+"""
+
+
+class BuiltImage(Protocol):
+    """What the command line needs of `kpy.app.build.Built`."""
+
+    @property
+    def digest(self) -> Digest | None:
+        """The manifest's or index's; None when no image was asked for."""
+        ...
+
+
+Build: TypeAlias = Callable[[BuildOptions, Environment, Reporter, Cancel], BuiltImage]
+
+
+def run(argv: Sequence[str], terminal: Terminal, build: Build | None = None) -> int:
+    """Build. Raises KpyError."""
+    options, mode = read(argv, terminal)
+    with caught(terminal=terminal.stderr_is_terminal) as interrupt:
+        try:
+            with choose(mode, terminal) as progress:
+                built = (build or _app())(options, terminal.environment(), progress, interrupt.cancel)
+        except (KpyError, KeyboardInterrupt) as error:
+            if not interrupt.signal and isinstance(error, KpyError):
+                raise
+            # Whatever failed after the request to end failed because of it.
+            stopped = InterruptedBuildError("interrupted")
+            stopped.exit_code = interrupt.exit_code
+            raise stopped from error
+    if built.digest is not None:
+        to_stdout = any(output.dest == "-" for output in options.outputs)
+        (terminal.err if to_stdout else terminal.out)(str(built.digest))
+    return 0
+
+
+def _app() -> Build:
+    from kpy.app.build import build
+
+    return build

@@ -1,0 +1,33 @@
+"""How an error looks: excerpt, last output, `error:` line, `hint:` line. Decides nothing."""
+
+import re
+
+from kpy.errors import DockerfileError, KpyError, StepFailedError
+
+_RULE = "-" * 20
+_LAST_LINES = 40
+# Sequences of ECMA-48 (CSI, OSC, single ESC) and control characters other than tab and newline.
+_CONTROL = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[@-Z\\^_]?|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
+)
+
+
+def harmless(text: str) -> str:
+    """Without what a terminal would obey."""
+    return _CONTROL.sub("", text.replace("\r\n", "\n"))
+
+
+def render(error: KpyError) -> str:
+    """The lines to print for an error, without a newline at the end."""
+    parts: list[str] = []
+    if isinstance(error, StepFailedError) and (error.output.strip() or error.step):
+        lines = harmless(error.output).rstrip("\n").split("\n")[-_LAST_LINES:]
+        parts += ["------", f" > {harmless(error.step)}:", *(line for line in lines if line), "------"]
+    if isinstance(error, DockerfileError | StepFailedError) and error.first_line:
+        parts.append(harmless(f"{error.file}:{error.first_line}"))
+        if error.excerpt:
+            parts += [_RULE, harmless(error.excerpt), _RULE]
+    parts.append("error: " + harmless(error.message).replace("\n", "\n  "))
+    if error.hint:
+        parts.append("hint: " + harmless(error.hint).replace("\n", "\n  "))
+    return "\n".join(parts)

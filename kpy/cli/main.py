@@ -1,0 +1,143 @@
+"""The program: argv to verb, errors to messages and exit codes. The only place that catches KpyError.
+
+`kpy --version` must stay as fast as Python itself, so modules are imported when a verb needs them.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+
+from kpy import __version__
+from kpy.errors import InterruptedBuildError, KpyError, UsageError
+
+# verb: module, what it does. A module has `run(argv, terminal) -> int` and HELP.
+VERBS: Mapping[str, tuple[str, str]] = {
+    "build": ("kpy.cli.build", "build an image from a Dockerfile, and push it"),
+    "import": ("kpy.cli.import_", "make an image from a tar of a root file system"),
+    "images": ("kpy.cli.images", "list the images in the local store"),
+    "keygen": ("kpy.cli.keygen", "make a pair of keys for signing"),
+    "verify": ("kpy.cli.verify", "check the signature of an image in a registry"),
+}
+_INTERNAL = 70  # EX_SOFTWARE
+_BROKEN_PIPE = 141  # what a shell shows for a program that SIGPIPE ended
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code. Prints; never raises but SystemExit."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] in (["--version"], ["-V"], ["version"]):
+        print(f"kpy {__version__}")
+        return 0
+    try:
+        code = _dispatch(words)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        _forget_output()
+        return _BROKEN_PIPE
+    except KeyboardInterrupt:
+        return _fail(InterruptedBuildError("interrupted"))
+    except KpyError as error:
+        return _fail(error)
+    except Exception as error:
+        return _internal(error)
+
+
+def _dispatch(words: list[str]) -> int:
+    import importlib
+
+    if not words or words[0] in ("-h", "--help") or words == ["help"]:
+        print(overview(), file=sys.stdout if words else sys.stderr)
+        return 0 if words else UsageError.exit_code
+    wants_help = words[0] == "help"
+    verb = words[1] if wants_help else words[0]
+    rest = words[1:]
+    if verb not in VERBS:
+        raise _unknown(verb)
+    module = importlib.import_module(VERBS[verb][0])
+    from kpy.cli.terminal import standard
+
+    flags = rest[: rest.index("--")] if "--" in rest else rest
+    if wants_help or "--help" in flags or "-h" in flags:
+        print(module.HELP)
+        return 0
+    return int(module.run(rest, standard()))
+
+
+def overview() -> str:
+    """The help of the program."""
+    rows = [f"  {verb:<8}{text}" for verb, (_, text) in VERBS.items()]
+    return "\n".join(
+        [
+            "usage: kpy VERB [flags] ...",
+            "",
+            "Builds container images from a Dockerfile, without a daemon and without root.",
+            "",
+            *rows,
+            "",
+            "`kpy help VERB` tells more; `kpy --version` prints the version.",
+        ]
+    )
+
+
+def _unknown(verb: str) -> UsageError:
+    from kpy.dockerfile.span import suggest
+
+    if verb.startswith("-"):
+        return UsageError(f"unknown flag: {verb}", hint="a verb comes first, such as `kpy build .`")
+    return UsageError(f"unknown verb {verb!r}", hint=suggest(verb, VERBS) or "`kpy help` lists the verbs")
+
+
+def _fail(error: KpyError) -> int:
+    from kpy.cli.failure import render
+    from kpy.cli.terminal import encode
+
+    _write_error(encode(render(error) + "\n"))
+    if _debug():
+        _trace()
+    return int(error.exit_code)
+
+
+def _internal(error: Exception) -> int:
+    kind = type(error).__name__
+    text = " ".join(str(error).split())[:500]
+    line = f"error: internal error: {kind}: {text}" if text else f"error: internal error: {kind}"
+    _write_error(
+        f"{line}\nhint: please report this; KPY_DEBUG=1 shows where it happened\n".encode(
+            "utf-8", "backslashreplace"
+        )
+    )
+    if _debug():
+        _trace()
+    return _INTERNAL
+
+
+def _debug() -> bool:
+    import os
+
+    return os.environ.get("KPY_DEBUG", "") not in ("", "0")
+
+
+def _trace() -> None:
+    import traceback
+
+    traceback.print_exc()
+
+
+def _write_error(data: bytes) -> None:
+    """Write to standard error; when nobody reads it there is nobody to tell."""
+    try:
+        sys.stderr.flush()
+        sys.stderr.buffer.write(data)
+        sys.stderr.buffer.flush()
+    except (OSError, ValueError):
+        _forget_output()
+
+
+def _forget_output() -> None:
+    """Point both streams nowhere, so that the interpreter's own flush at exit does not fail again."""
+    import os
+
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)

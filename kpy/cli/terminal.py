@@ -1,0 +1,64 @@
+"""The streams and the environment that a verb talks to. Writes bytes; knows nothing of progress."""
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+from kpy.app.options import Environment
+from kpy.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Terminal:
+    """Standard streams as bytes, which of them are terminals, and the environment as it was at the start."""
+
+    stdin: BinaryIO
+    stdout: BinaryIO
+    stderr: BinaryIO
+    variables: Mapping[str, str] = field(repr=False)
+    directory: str
+    stdin_is_terminal: bool = False
+    stdout_is_terminal: bool = False
+    stderr_is_terminal: bool = False
+
+    def out(self, line: str) -> None:
+        """Write a line of the result."""
+        self.stdout.write(encode(line + "\n"))
+        self.stdout.flush()
+
+    def err(self, line: str) -> None:
+        """Write a line for the human."""
+        self.stderr.write(encode(line + "\n"))
+        self.stderr.flush()
+
+    def environment(self) -> Environment:
+        """What the verbs of `kpy.app` take."""
+        return Environment(self.variables, self.directory, self.stdin, self.stdout)
+
+
+def encode(text: str) -> bytes:
+    """UTF-8; what came from file names as surrogates goes out as the bytes it was."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "backslashreplace")
+
+
+def standard() -> Terminal:
+    """This process's streams, environment and directory. A stream that is closed reads empty, and swallows."""
+    try:
+        directory = os.getcwd()
+    except OSError as error:
+        raise UsageError("the working directory does not exist", hint="cd to one that does") from error
+    return Terminal(
+        sys.stdin.buffer if sys.stdin else open(os.devnull, "rb"),
+        sys.stdout.buffer if sys.stdout else open(os.devnull, "wb"),
+        sys.stderr.buffer if sys.stderr else open(os.devnull, "wb"),
+        dict(os.environ),
+        directory,
+        stdin_is_terminal=bool(sys.stdin and sys.stdin.isatty()),
+        stdout_is_terminal=bool(sys.stdout and sys.stdout.isatty()),
+        stderr_is_terminal=bool(sys.stderr and sys.stderr.isatty()),
+    )
