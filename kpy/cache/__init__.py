@@ -1,0 +1,1 @@
+"""From a step's key to the layer it made."""

@@ -1,0 +1,1 @@
+"""Signatures: keys, cosign's format, and the decision whether to trust one."""
