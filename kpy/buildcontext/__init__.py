@@ -1,0 +1,1 @@
+"""Build contexts: where COPY, ADD and the Dockerfile itself come from."""

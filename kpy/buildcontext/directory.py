@@ -1,0 +1,134 @@
+"""A directory as a build context: a FileSource that obeys .dockerignore and owns everything as root (C07, G01-G08).
+
+Nothing is read before it is asked for (C33): children are listed a directory at a time, contents opened one by one.
+"""
+
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import BinaryIO
+
+from kpy.dockerfile.dockerignore import Ignore
+from kpy.errors import ContextError
+from kpy.layer.entry import KIND_OF_FORMAT, Entry, Kind
+from kpy.layer.source import Opener
+
+CAPABILITY = "security.capability"
+
+
+class DirectoryContext:
+    """The files below `root`, without those that `ignore` excludes. Symlinks are never followed here."""
+
+    def __init__(self, root: str, ignore: Ignore | None = None) -> None:
+        self.root = os.path.abspath(root)
+        self._ignore = ignore
+        self._entries: dict[str, Entry | None] = {}
+        self._links: dict[str, tuple[int, int]] = {}
+        self._stats: dict[str, tuple[int, int, int, int, int]] = {}
+
+    def _path(self, path: str) -> str:
+        return f"{self.root}/{path}" if path else self.root
+
+    def excluded(self, path: str) -> bool:
+        """Does .dockerignore exclude it?"""
+        return bool(path) and self._ignore is not None and self._ignore.matches(path)
+
+    def exists_but_excluded(self, path: str) -> bool:
+        """Is it there on disk, and only .dockerignore hides it (C30)?"""
+        return self.excluded(path) and os.path.lexists(self._path(path))
+
+    def lookup(self, path: str, /) -> Entry | None:
+        """See FileSource. Excluded directories are there when something below them may not be excluded."""
+        if path not in self._entries:
+            self._entries[path] = self._look(path)
+        return self._entries[path]
+
+    def _look(self, path: str) -> Entry | None:
+        parent = path.rpartition("/")[0]
+        if parent:
+            above = self.lookup(parent)
+            if above is None or above.kind is not Kind.DIR:
+                return None
+        try:
+            found = os.lstat(self._path(path))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (OSError, ValueError) as error:
+            raise ContextError(f"cannot read {path} in the build context: {getattr(error, 'strerror', error)}") from error
+        is_dir = stat.S_ISDIR(found.st_mode)
+        if self.excluded(path) and not (is_dir and self._has_included(path)):
+            return None
+        return self._entry(path, found)
+
+    def _has_included(self, path: str) -> bool:
+        """An excluded directory is kept when an exception lets something below it in."""
+        if self._ignore is None or not self._ignore.may_include_below(path):
+            return False
+        try:
+            names = os.listdir(self._path(path))
+        except OSError:
+            return False
+        for name in names:
+            below = f"{path}/{name}"
+            if not self._ignore.matches(below):
+                return True
+            if os.path.isdir(self._path(below)) and not os.path.islink(self._path(below)) and self._has_included(below):
+                return True
+        return False
+
+    def _entry(self, path: str, found: os.stat_result) -> Entry:
+        kind = KIND_OF_FORMAT.get(stat.S_IFMT(found.st_mode), Kind.FILE)
+        size, link, device = 0, "", (0, 0)
+        if stat.S_ISREG(found.st_mode):
+            size = found.st_size
+            self._stats[path] = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+            if found.st_nlink > 1:
+                self._links[path] = (found.st_dev, found.st_ino)
+        elif kind is Kind.SYMLINK:
+            link = os.readlink(self._path(path))
+        elif kind in (Kind.CHAR, Kind.BLOCK):
+            device = (os.major(found.st_rdev), os.minor(found.st_rdev))
+        xattrs = {}
+        if kind is Kind.FILE and found.st_mode & 0o111 and size:
+            try:
+                xattrs[CAPABILITY] = os.getxattr(self._path(path), CAPABILITY)
+            except OSError:
+                pass
+        # A socket becomes an empty file, as BuildKit's transfer makes of it.
+        return Entry(path, kind, found.st_mode & 0o7777, 0, 0, size, found.st_mtime_ns, link, device, xattrs)
+
+    def children(self, path: str, /) -> Sequence[str]:
+        """See FileSource."""
+        above = self.lookup(path)
+        if above is None or above.kind is not Kind.DIR:
+            return ()
+        try:
+            with os.scandir(self._path(path)) as found:
+                names = sorted(item.name for item in found)
+        except OSError as error:
+            raise ContextError(f"cannot list {path or '.'} in the build context: {error.strerror}") from error
+        return [name for name in names if self.lookup(f"{path}/{name}" if path else name) is not None]
+
+    def link_id(self, entry: Entry, /) -> object | None:
+        """See FileSource."""
+        return self._links.get(entry.path)
+
+    def stat_key(self, path: str) -> tuple[int, int, int, int, int] | None:
+        """Device, inode, size, mtime and ctime of a file: while they are the same, its content is (C33)."""
+        return self._stats.get(path)
+
+    @contextmanager
+    def reading(self, entries: Sequence[Entry], /) -> Iterator[Opener]:
+        """See FileSource: the files are there, nothing is to be prepared."""
+        yield self.open
+
+    def open(self, entry: Entry, /) -> BinaryIO:
+        """The content of a file. Raises ContextError when it is not there or not readable any more."""
+        if not stat.S_ISREG(os.lstat(self._path(entry.path)).st_mode):
+            return open(os.devnull, "rb")
+        try:
+            number = os.open(self._path(entry.path), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            return os.fdopen(number, "rb", buffering=0)  # type: ignore[return-value]
+        except OSError as error:
+            raise ContextError(f"cannot read {entry.path} in the build context: {error.strerror}") from error

@@ -1,0 +1,1 @@
+"""From a parsed Dockerfile to a plan: a DAG of steps identified by content. Pure."""

@@ -1,0 +1,275 @@
+"""Stages to a plan: which stages are needed, what each starts from, where the result is (F01-F15, I07)."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+from kpy.dockerfile.instructions import Add, Copy, From, Instruction, Run, Workdir
+from kpy.dockerfile.model import Dockerfile, Stage
+from kpy.dockerfile.parser import parse_onbuild
+from kpy.dockerfile.span import Span, suggest
+from kpy.errors import DockerfileError, KpyError, UsageError
+from kpy.oci.config import ImageConfig
+from kpy.oci.platform import Platform
+from kpy.plan.dispatch import Dispatcher
+from kpy.plan.graph import Graph
+from kpy.plan.model import BaseImage, ContextOp, ImageOp, Plan, PlanOptions, ResolveImage, ScratchOp, Target, Warning_
+from kpy.plan.scope import NON_ENV_ARGS, PROXY_ARGS, Globals, Scope, expand_in, platform_args
+from kpy.plan.state import StageState, absolute, initial_env, with_default_path
+
+
+def convert(dockerfile: Dockerfile, options: PlanOptions, resolve: ResolveImage) -> Plan:
+    """Plan the build of the target stage for each platform.
+
+    Raises DockerfileError (with a span) for what the Dockerfile gets wrong, UsageError for the options, and what
+    `resolve` raises, with the line of the FROM.
+    """
+    graph = Graph()
+    targets: list[Target] = []
+    warnings: dict[str, Warning_] = {}
+    for platform in options.platforms or (options.build_platform,):
+        planner = _Planner(dockerfile, options, platform, resolve, graph)
+        targets.append(planner.target())
+        warnings |= {item.message: item for item in planner.warnings}
+    steps = graph.reachable([target.step for target in targets])
+    return Plan(steps, tuple(targets), tuple(warnings.values()))
+
+
+class _Planner:
+    """The plan of one target platform."""
+
+    def __init__(
+        self, dockerfile: Dockerfile, options: PlanOptions, platform: Platform, resolve: ResolveImage, graph: Graph
+    ) -> None:
+        self.dockerfile = dockerfile
+        self.options = options
+        self.platform = platform
+        self.resolve = resolve
+        self.graph = graph
+        self.warnings: list[Warning_] = []
+        self.escape = dockerfile.directives.escape
+        self.alone = len(dockerfile.stages) == 1
+        self.contexts = {name.lower(): (kind, value) for name, kind, value in options.contexts}
+        self.build_args = dict(options.build_args)
+        predefined = platform_args(options.build_platform, platform, options.target)
+        self.globals = Globals.evaluate(dockerfile.global_args, predefined, self.build_args, self.escape)
+        self.states: dict[int, StageState] = {}
+        self.in_work: list[Stage] = []
+
+    # --- which stage ---------------------------------------------------------
+
+    def target(self) -> Target:
+        """Plan the target stage and what it needs."""
+        self._check_global_froms()
+        stage = self.find_target(self.options.target)
+        state = self.state_of(stage, stage.start.span)
+        self._warn_unused_args()
+        labels = {**state.runtime.labels, **dict(self.options.labels)}
+        return Target(
+            platform=state.platform,
+            step=state.step,
+            runtime=replace(state.runtime, labels=labels),
+            history=tuple(state.history),
+            base=state.base,
+            author=state.author,
+            stage=stage.label,
+        )
+
+    def find_target(self, name: str) -> Stage:
+        """The stage of --target: by name, by number, or the last (F10)."""
+        stages = self.dockerfile.stages
+        if not name:
+            return stages[-1]
+        for stage in reversed(stages):
+            if stage.name == name.lower():
+                return stage
+        if name.isdigit() and int(name) < len(stages):
+            return stages[int(name)]
+        known = [stage.name for stage in stages if stage.name]
+        listed = f"the stages are: {', '.join(known)}" if known else "no stage of this Dockerfile has a name"
+        raise UsageError(f"target stage {name!r} could not be found", hint=suggest(name.lower(), known) or listed)
+
+    def _check_global_froms(self) -> None:
+        """BuildKit expands the FROM of every stage, needed or not."""
+        for stage in self.dockerfile.stages:
+            self.base_name(stage.start)
+
+    def base_name(self, start: From) -> str:
+        """The expanded image name of a FROM."""
+        name = expand_in(start.image, self.globals.values, start.span, self.escape)
+        if not name:
+            unset = re.findall(r"\$\{?(\w+)", start.image)
+            hint = f"{', '.join(unset)} has no value: give it a default with ARG before FROM, or use --build-arg" if unset else ""
+            raise start.span.error(f"base name ({start.image}) should not be blank", hint=hint)
+        return name
+
+    # --- a stage -------------------------------------------------------------
+
+    def state_of(self, stage: Stage, wanted_by: Span) -> StageState:
+        """The finished state of a stage; plans it the first time."""
+        if stage.index in self.states:
+            return self.states[stage.index]
+        if stage in self.in_work:
+            raise wanted_by.error(f"circular dependency detected on stage: {stage.label}")
+        self.in_work.append(stage)
+        try:
+            state = self._start(stage)
+            self._count(state, stage.instructions)
+            dispatcher = Dispatcher(self, state)
+            self._onbuild(state, dispatcher)
+            for instruction in stage.instructions:
+                dispatcher.dispatch(instruction)
+        finally:
+            self.in_work.pop()
+        self.states[stage.index] = state
+        return state
+
+    def _count(self, state: StageState, instructions: Sequence[Instruction]) -> None:
+        state.total += sum(isinstance(item, Run | Copy | Add | Workdir) for item in instructions)
+
+    def _start(self, stage: Stage) -> StageState:
+        start = stage.start
+        platform = self.platform
+        if start.platform:
+            text = expand_in(start.platform, self.globals.values, start.span, self.escape)
+            if not text:
+                raise start.span.error(f"empty platform value from expression {start.platform}")
+            try:
+                platform = Platform.parse(text)
+            except UsageError as error:
+                raise start.span.error(f"failed to parse platform {text}: {error.message}", hint=error.hint) from error
+        name = self.base_name(start)
+        parent = None if name.lower() in self.contexts else self.find_stage(name, before=stage.index)
+        if parent is not None:
+            return self._from_stage(stage, self.state_of(parent, start.span))
+        return self._from_image(stage, name, platform)
+
+    def _from_stage(self, stage: Stage, parent: StageState) -> StageState:
+        return StageState(
+            stage=stage,
+            platform=parent.platform,
+            step=parent.step,
+            scope=parent.scope.child(),
+            runtime=parent.runtime,
+            base=parent.base,
+            history=list(parent.history),
+            author=parent.author,
+        )
+
+    def _from_image(self, stage: Stage, name: str, platform: Platform) -> StageState:
+        step, config = self.image_step(name, platform, stage.start.span, stage=stage.label)
+        runtime = with_default_path(config.runtime)
+        if runtime.workdir:
+            runtime = replace(runtime, workdir=absolute("/", runtime.workdir))
+        return StageState(
+            stage=stage,
+            platform=config.platform,
+            step=step,
+            scope=Scope(initial_env(runtime)),
+            runtime=runtime,
+            base=config,
+            author=config.author,
+        )
+
+    def _onbuild(self, state: StageState, dispatcher: Dispatcher) -> None:
+        """Run the triggers of the base, in order, right after FROM; the result has none of them (I07)."""
+        triggers = state.runtime.onbuild
+        state.runtime = replace(state.runtime, onbuild=())
+        instructions = []
+        for text in triggers:
+            try:
+                instructions.append(parse_onbuild(text, name=f"ONBUILD of {state.stage.start.image}"))
+            except DockerfileError as error:
+                raise state.stage.start.span.error(
+                    f"failed to run the ONBUILD trigger {text.splitlines()[0] if text else ''!r} of {state.stage.start.image}: {error.message}",
+                    hint=error.hint,
+                ) from error
+        self._count(state, instructions)
+        for instruction in instructions:
+            dispatcher.dispatch(instruction)
+
+    # --- what names mean -----------------------------------------------------
+
+    def find_stage(self, name: str, *, before: int) -> Stage | None:
+        """The last earlier stage of that name, case-insensitive."""
+        for stage in reversed(self.dockerfile.stages[:before]):
+            if stage.name and stage.name == name.lower():
+                return stage
+        return None
+
+    def image_step(self, name: str, platform: Platform, span: Span, *, stage: str = "") -> tuple[str, ImageConfig]:
+        """The step and configuration of an image, of `scratch`, or of a named context."""
+        kind, value = self.contexts.get(name.lower(), ("image", name))
+        if kind == "local":
+            raise span.error(
+                f"the build context {name!r} is a directory; FROM needs an image",
+                hint=f"use --build-context {name}=docker-image://IMAGE, or COPY --from={name}",
+            )
+        if value == "scratch":
+            empty = ImageConfig(platform=platform)
+            return self.graph.add(ScratchOp(), name="FROM scratch", stage=stage, span=span), empty
+        base = self._resolve(value, platform, span)
+        if base.other_platform:
+            self.warnings.append(
+                Warning_(
+                    f"the image {value} is for {base.image.config.platform}, not for {platform}",
+                    span,
+                    "name a platform that the image has with --platform",
+                )
+            )
+        config = base.image.config
+        if not config.diff_ids and all(item.empty_layer for item in config.history):
+            return self.graph.add(ScratchOp(), name=f"FROM {value}", stage=stage, span=span), config  # F02
+        name_shown = f"FROM {base.name}@{base.digest}"
+        return self.graph.add(ImageOp(base.name, str(base.digest), base), name=name_shown, stage=stage, span=span), config
+
+    def _resolve(self, name: str, platform: Platform, span: Span) -> BaseImage:
+        try:
+            return self.resolve(name, platform)
+        except UsageError as error:
+            raise span.error(error.message, hint=error.hint) from error
+        except KpyError as error:
+            error.message = f"{span.source.name}:{span.first}: {error.message}"
+            raise
+
+    def source_step(self, name: str, state: StageState, span: Span) -> tuple[str, str]:
+        """The step that --from means, and what kind of source it is: `context` or `image` (C18)."""
+        if not name:
+            return self.graph.add(ContextOp(""), name="load build context"), "context"
+        kind, _ = self.contexts.get(name.lower(), ("", ""))
+        if kind == "local":
+            return self.graph.add(ContextOp(name.lower()), name=f"load build context {name}"), "context"
+        if kind == "image":
+            return self.image_step(name, state.platform, span)[0], "image"
+        return self._stage_or_image(name, state, span), "image"
+
+    def _stage_or_image(self, name: str, state: StageState, span: Span) -> str:
+        index = state.stage.index
+        if name.isdigit():
+            if int(name) >= len(self.dockerfile.stages):
+                raise span.error(f"invalid stage index {name}", hint=f"the stages are 0 to {len(self.dockerfile.stages) - 1}")
+            if int(name) > index:
+                raise span.error(f"cannot use stage {name}: it needs to be defined before current stage {state.stage.label!r}")
+            return self.state_of(self.dockerfile.stages[int(name)], span).step
+        stage = self.find_stage(name, before=index + 1)
+        if stage is not None:
+            return self.state_of(stage, span).step
+        if any(later.name == name.lower() for later in self.dockerfile.stages[index + 1 :]):
+            raise span.error(
+                f'cannot copy from stage "{name}", it needs to be defined before current stage "{state.stage.label}"',
+                hint="move the stage up",
+            )
+        try:
+            return self.image_step(name, state.platform, span)[0]
+        except KpyError as error:
+            known = [item.name for item in self.dockerfile.stages[:index] if item.name]
+            error.hint = suggest(name.lower(), known) or error.hint
+            raise
+
+    def _warn_unused_args(self) -> None:
+        """--build-arg that no ARG declares (A06)."""
+        declared = {item.key for state in self.states.values() for item in state.scope.args} | set(self.globals.declared)
+        known = declared | set(self.globals.values) | set(PROXY_ARGS) | set(NON_ENV_ARGS)
+        unused = sorted(key for key in self.build_args if key not in known and not key.startswith("BUILDKIT_") and key != "SOURCE_DATE_EPOCH")
+        if unused:
+            self.warnings.append(Warning_(f"one or more build-args were not consumed: {', '.join(unused)}"))

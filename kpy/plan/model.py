@@ -1,0 +1,215 @@
+"""The plan: operations, steps, targets. A step's id is the digest of its operation and its inputs' ids.
+
+Metadata instructions are never steps: they are folded into `Target.runtime`. Only FROM, WORKDIR, COPY, ADD and RUN
+touch files.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from kpy.dockerfile.span import Span
+from kpy.oci.config import History, ImageConfig, RuntimeConfig
+from kpy.oci.digest import Digest
+from kpy.oci.image import Image
+from kpy.oci.platform import Platform
+
+
+@dataclass(frozen=True, slots=True)
+class BaseImage:
+    """An image that a FROM, a --from or a named context means. `name` is how the user wrote it."""
+
+    name: str
+    image: Image
+    digest: Digest
+    other_platform: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ImageOp:
+    """An image of a registry or of the store. `key` is its manifest digest."""
+
+    name: str
+    key: str
+    base: BaseImage = field(compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ScratchOp:
+    """Nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContextOp:
+    """A directory of files: the build context ("") or a named one."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class HttpOp:
+    """One file from a URL (ADD). `checksum` is what it must have, or ""."""
+
+    url: str
+    checksum: str = ""
+    filename: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GitOp:
+    """A git repository (ADD)."""
+
+    url: str
+    checksum: str = ""
+    keep_git_dir: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MountOp:
+    """A mount of a RUN. `input` is the position of its source among the step's inputs, -1 for none (R13-R18)."""
+
+    kind: str
+    target: str
+    source: str = ""
+    input: int = -1
+    read_only: bool = True
+    id: str = ""
+    sharing: str = "shared"
+    mode: int = 0o755
+    uid: int = 0
+    gid: int = 0
+    size: int = 0
+    env: str = ""
+    required: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RunOp:
+    """A command. `proxies` are the proxy variables that do not take part in the cache key (A08).
+
+    `script` is a heredoc with `#!`, as (name, content), seen below /dev/pipes (H07).
+    """
+
+    argv: tuple[str, ...]
+    env: tuple[str, ...]
+    cwd: str
+    user: str
+    mounts: tuple[MountOp, ...] = ()
+    network: str = ""
+    security: str = ""
+    devices: tuple[str, ...] = ()
+    script: tuple[str, str] | None = None
+    hosts: tuple[tuple[str, str], ...] = ()
+    shm_size: int = 0
+    platform: str = ""
+    proxies: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CopySource:
+    """Where one group of sources of a COPY or ADD comes from.
+
+    `input` is the position among the step's inputs. `unpack` None: archives of the local context are unpacked by ADD
+    as C22 says; True and False are what `--unpack` says; COPY never unpacks (False).
+    """
+
+    input: int
+    paths: tuple[str, ...]
+    unpack: bool | None = False
+
+
+@dataclass(frozen=True, slots=True)
+class CopyOp:
+    """COPY or ADD. Input 0 is the root file system that is copied to. `dest` is absolute; a trailing `/` counts.
+
+    `heredocs` are (name, content). `keep_owner`: sources are of a stage or an image, and keep their owner (C07).
+    """
+
+    dest: str
+    sources: tuple[CopySource, ...] = ()
+    heredocs: tuple[tuple[str, str], ...] = ()
+    chown: str = ""
+    chmod: str = ""
+    link: bool = False
+    parents: bool = False
+    exclude: tuple[str, ...] = ()
+    keep_owner: bool = False
+    is_add: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WorkdirOp:
+    """Make the directory if it is not there, owned by `user` (I12)."""
+
+    path: str
+    user: str
+
+
+Op: TypeAlias = ImageOp | ScratchOp | ContextOp | HttpOp | GitOp | RunOp | CopyOp | WorkdirOp
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One operation. `name` is what progress shows, such as `[builder 2/5] RUN make`."""
+
+    id: str
+    op: Op
+    inputs: tuple[str, ...]
+    name: str
+    stage: str = ""
+    span: Span | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The result for one platform: the step whose chain it is, its configuration, and the history of what this build
+    added to the base's. `base` is the configuration that the stage started from (scratch: an empty one)."""
+
+    platform: Platform
+    step: str
+    runtime: RuntimeConfig
+    history: tuple[History, ...]
+    base: ImageConfig
+    author: str = ""
+    stage: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Warning_:
+    """Something the user should know of the Dockerfile."""
+
+    message: str
+    span: Span | None = None
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Steps in an order in which inputs come first, and one target for each platform."""
+
+    steps: tuple[Step, ...]
+    targets: tuple[Target, ...]
+    warnings: tuple[Warning_, ...] = ()
+
+
+ResolveImage: TypeAlias = Callable[[str, Platform], BaseImage]
+"""Find an image by the name in the Dockerfile. Raises RegistryError, UsageError, ContentError."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanOptions:
+    """What the command line adds. `build_args` values None: not set in the environment (A05).
+
+    `contexts` are the named contexts: name -> ("local", "") or ("image", reference).
+    """
+
+    build_args: tuple[tuple[str, str], ...] = ()
+    target: str = ""
+    labels: tuple[tuple[str, str], ...] = ()
+    build_platform: Platform = Platform("linux", "amd64")
+    platforms: tuple[Platform, ...] = ()
+    contexts: tuple[tuple[str, str, str], ...] = ()
+    hosts: tuple[tuple[str, str], ...] = ()
+    network: str = ""
+    shm_size: int = 0
+    hostname: str = ""

@@ -1,0 +1,107 @@
+"""RUN to steps: argv, environment, mounts (R01-R22, H07, H08, A08, A11)."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from kpy.dockerfile import instructions as ins
+from kpy.dockerfile.flags import check_mount
+from kpy.dockerfile.heredoc import HeredocFile, heredoc_command
+from kpy.dockerfile.span import Span
+from kpy.plan.model import MountOp, RunOp
+from kpy.plan.scope import PROXY_ARGS
+from kpy.plan.state import absolute
+from kpy.util.sizes import parse_size
+
+if TYPE_CHECKING:
+    from kpy.plan.dispatch import Dispatcher
+
+_EXPANDED = ("source", "target", "id", "sharing", "mode", "uid", "gid", "size", "env")
+
+
+def plan_run(dispatcher: "Dispatcher", item: ins.Run) -> None:
+    """Add the step of a RUN to the stage."""
+    state, planner = dispatcher.state, dispatcher.planner
+    argv, script = _argv(dispatcher, item)
+    inputs = [state.step]
+    mounts = tuple(_mount(dispatcher, mount, item.span, inputs) for mount in item.mounts)
+    declared = {arg.key for arg in state.scope.args}
+    given = dict(planner.options.build_args)
+    op = RunOp(
+        argv=argv,
+        env=tuple(f"{name}={value}" for name, value in state.scope.env.items()),
+        cwd=state.workdir,
+        user=state.runtime.user,
+        mounts=mounts,
+        network=_network(dispatcher, item),
+        security=item.security,
+        devices=item.devices,
+        script=script,
+        hosts=planner.options.hosts,
+        shm_size=planner.options.shm_size,
+        platform=str(state.platform),
+        proxies=tuple(f"{name}={given[name]}" for name in PROXY_ARGS if name in given and name not in declared),
+    )
+    text = item.original.strip().splitlines()[0] if item.original.strip() else "RUN"
+    state.step = planner.graph.add(
+        op, inputs, name=state.next_name(text, alone=planner.alone), stage=state.stage.label, span=item.span
+    )
+    state.note("RUN " + " ".join([*state.scope.run_prefix(), *argv]), layer=True)
+
+
+def _network(dispatcher: "Dispatcher", item: ins.Run) -> str:
+    network = dispatcher.expand(item.network, item.span) or dispatcher.planner.options.network or "default"
+    if network not in ("default", "none", "host"):
+        raise item.span.error(f"invalid network mode {network!r}", hint="use default, none or host")
+    return network
+
+
+def _argv(dispatcher: "Dispatcher", item: ins.Run) -> tuple[tuple[str, ...], tuple[str, str] | None]:
+    if isinstance(item.command, ins.ExecForm):
+        return item.command.argv, None
+    command = heredoc_command(item)
+    if isinstance(command, HeredocFile):
+        return (*dispatcher.state.shell, f"/dev/pipes/{command.name}"), (command.name, command.content)
+    return (*dispatcher.state.shell, command.text), None
+
+
+def _mount(dispatcher: "Dispatcher", mount: ins.Mount, span: Span, inputs: list[str]) -> MountOp:
+    """One --mount, expanded and with defaults (R13-R18); its source becomes an input of the step."""
+    process = dispatcher.expander(span)
+    values = {key: getattr(mount, key) for key in _EXPANDED}
+    mount = replace(mount, **{key: process(value) for key, value in values.items() if value is not None})
+    check_mount(mount, span)
+    target = absolute(dispatcher.state.workdir, mount.target) if mount.target else ""
+    if mount.kind in ("bind", "cache", "tmpfs") and (not target or target == "/"):
+        raise span.error(f"invalid mount target {mount.target or ''!r} of --mount=type={mount.kind}", hint="a target below / is needed")
+    source = -1
+    if mount.kind == "bind" or (mount.kind == "cache" and mount.from_):
+        step, _ = dispatcher.planner.source_step(mount.from_ or "", dispatcher.state, span)
+        inputs.append(step)
+        source = len(inputs) - 1
+    octal = int(mount.mode, 8) if mount.mode else {"secret": 0o400, "ssh": 0o600}.get(mount.kind, 0o755)
+    ident = mount.id or ""
+    if mount.kind == "cache":
+        ident = mount.id or target
+    elif mount.kind == "secret":
+        ident = mount.id or target.rpartition("/")[2]
+        if not ident:
+            raise span.error("invalid secret mount: it needs an id or a target")
+        if not target and not mount.env:
+            target = f"/run/secrets/{ident.rpartition('/')[2]}"
+    elif mount.kind == "ssh":
+        ident = mount.id or "default"
+    return MountOp(
+        kind=mount.kind,
+        target=target,
+        source=mount.source or "",
+        input=source,
+        read_only=mount.read_only if mount.read_only is not None else mount.kind == "bind",
+        id=ident,
+        sharing=mount.sharing or "shared",
+        mode=octal,
+        uid=int(mount.uid or 0),
+        gid=int(mount.gid or 0),
+        size=parse_size(mount.size) if mount.size else 0,
+        env=mount.env or "",
+        required=bool(mount.required),
+    )

@@ -1,0 +1,94 @@
+"""ARG and ENV scoping (A01-A12): which value a name has where."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from kpy.dockerfile.instructions import Arg, KeyValue
+from kpy.dockerfile.span import Span
+from kpy.dockerfile.words import WordError, expand
+from kpy.oci.platform import Platform
+
+# Usable in RUN without an ARG; kept out of history and cache key unless declared (A08).
+PROXY_ARGS = ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "FTP_PROXY", "ftp_proxy", "NO_PROXY",
+              "no_proxy", "ALL_PROXY", "all_proxy")  # fmt: skip
+
+# Read by the builder, not given to RUN (A10).
+NON_ENV_ARGS = ("BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE")
+
+
+def platform_args(build: Platform, target: Platform, stage: str) -> dict[str, str]:
+    """The predefined platform arguments (A09)."""
+    found: dict[str, str] = {}
+    for prefix, platform in (("BUILD", build), ("TARGET", target)):
+        found[f"{prefix}PLATFORM"] = str(platform)
+        found[f"{prefix}OS"] = platform.os
+        found[f"{prefix}OSVERSION"] = platform.os_version
+        found[f"{prefix}ARCH"] = platform.architecture
+        found[f"{prefix}VARIANT"] = platform.variant
+    found["TARGETSTAGE"] = stage or "default"
+    return found
+
+
+@dataclass
+class Globals:
+    """The arguments before the first FROM, with the predefined ones; only FROM lines see them."""
+
+    build_args: Mapping[str, str]
+    values: dict[str, str] = field(default_factory=dict)
+    declared: dict[str, Span] = field(default_factory=dict)
+
+    @staticmethod
+    def evaluate(args: tuple[Arg, ...], predefined: Mapping[str, str], build_args: Mapping[str, str], escape: str) -> "Globals":
+        """Evaluate the global ARGs in order; --build-arg wins. Raises DockerfileError."""
+        found = Globals(build_args, {key: build_args.get(key, value) for key, value in predefined.items()})
+        for instruction in args:
+            for item in instruction.args:
+                found.declared[item.key] = instruction.span
+                value = build_args.get(item.key)
+                if value is None and item.value is not None:
+                    value = expand_in(item.value, found.values, instruction.span, escape)
+                if value is not None:
+                    found.values[item.key] = value
+        return found
+
+
+def expand_in(word: str, env: Mapping[str, str], span: Span, escape: str) -> str:
+    """Expand a word; a mistake becomes a DockerfileError at the span."""
+    try:
+        return expand(word, env, escape=escape).text
+    except WordError as error:
+        raise span.error(f"failed to process {word!r}: {error.message}", hint=error.hint) from error
+
+
+@dataclass
+class Scope:
+    """The variables of one stage at one point of it. Later declarations win, ENV or ARG (A04).
+
+    `env` is what expansion and RUN see, in order of declaration. `args` are the declared ARGs with their values, in
+    order, for the history (A13).
+    """
+
+    env: dict[str, str] = field(default_factory=dict)
+    args: list[KeyValue] = field(default_factory=list)
+
+    def child(self) -> "Scope":
+        """The scope of a stage that is built FROM this one (A03)."""
+        return Scope(dict(self.env), list(self.args))
+
+    def declare(self, item: KeyValue, outer: Globals, span: Span, escape: str) -> KeyValue:
+        """ARG: --build-arg, else the default, else the global value of that name, else not set (A01, A07)."""
+        value = outer.build_args.get(item.key)
+        if value is None:
+            value = outer.values.get(item.key) if item.value is None else expand_in(item.value, self.env, span, escape)
+        if value is not None and item.key not in NON_ENV_ARGS:
+            self.env[item.key] = value
+        found = KeyValue(item.key, value)
+        self.args.append(found)
+        return found
+
+    def run_prefix(self) -> list[str]:
+        """`|N k=v …`, what RUN's history starts with when there are ARGs with values (A13)."""
+        shown: dict[str, str] = {}
+        for item in self.args:
+            shown[item.key] = f"{item.key}={self.env.get(item.key, item.value or '')}"
+        return [f"|{len(shown)}", *shown.values()] if shown else []

@@ -1,0 +1,1 @@
+"""Runs a plan: schedule, look in the cache, execute, assemble."""

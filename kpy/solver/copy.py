@@ -1,0 +1,233 @@
+"""What COPY and ADD put where: metadata in, a list of entries out (C01-C22). Reads no content, scans no disk."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import BinaryIO
+
+from kpy.dockerfile.dockerignore import Ignore
+from kpy.errors import ContextError, KpyError
+from kpy.layer.entry import Entry, Kind
+from kpy.layer.source import FileSource
+from kpy.oci.digest import Digest
+from kpy.solver.lookup import parts_of, resolve, wildcards
+from kpy.solver.target import LayerTarget
+from kpy.util.modes import Mode
+
+CAPABILITY = "security.capability"  # the only attribute that BuildKit keeps in layers (C15)
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How entries are changed on their way. `owner` None: as in the source, where that is kept, else 0:0.
+
+    `now` is the time of directories that the copy makes, in nanoseconds.
+    """
+
+    owner: tuple[int, int] | None
+    mode: Mode | None
+    keep_owner: bool
+    exclude: Ignore | None
+    now: int
+    parents: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A file of the source whose content the layer needs; `paths` is where it goes."""
+
+    source: Entry
+    path: str
+
+
+class Copier:
+    """Copies from one source into the target."""
+
+    def __init__(self, source: FileSource, target: LayerTarget, rules: Rules, *, tag: str) -> None:
+        self.source = source
+        self.target = target
+        self.rules = rules
+        self.tag = tag
+        self.wanted: list[Wanted] = []
+
+    # --- entries -------------------------------------------------------------
+
+    def owner(self, entry: Entry | None) -> tuple[int, int]:
+        """The owner in the image."""
+        if self.rules.owner is not None:
+            return self.rules.owner
+        return (entry.uid, entry.gid) if entry is not None and self.rules.keep_owner else (0, 0)
+
+    def _implied_mode(self) -> int:
+        """The mode of directories that a copy implies: 0755, or an octal --chmod (C11)."""
+        mode = self.rules.mode
+        return mode.octal & 0o777 if mode is not None and mode.octal is not None else 0o755
+
+    def _changed(self, entry: Entry, path: str) -> Entry:
+        uid, gid = self.owner(entry)
+        mode = entry.mode
+        if self.rules.mode is not None and entry.kind is not Kind.SYMLINK:
+            mode = self.rules.mode.apply(mode, is_dir=entry.kind is Kind.DIR)
+        xattrs = {key: value for key, value in entry.xattrs.items() if key == CAPABILITY}
+        return replace(entry, path=path, mode=mode, uid=uid, gid=gid, xattrs=xattrs)
+
+    def _put(self, entry: Entry, path: str) -> None:
+        if entry.kind is Kind.FILE and path.rpartition("/")[2].startswith(".wh."):
+            raise ContextError(
+                f"cannot copy {entry.path}: a file whose name starts with .wh. would delete files in the image",
+                hint="rename the file (OCI image-spec reserves .wh. in layers)",
+            )
+        same = self.source.link_id(entry)
+        self.target.put(self._changed(entry, path), None, (self.tag, same) if same is not None else None)
+        if entry.kind is Kind.FILE:
+            self.wanted.append(Wanted(entry, path))
+
+    # --- copying -------------------------------------------------------------
+
+    def copy(self, pattern: str, dest: str) -> int:
+        """Copy what a source word means; how many sources it matched. Raises ContextError for a missing source."""
+        if self.rules.parents:
+            from kpy.solver.copy_parents import copy_with_parents  # noqa: PLC0415  (it needs this module)
+
+            return copy_with_parents(self, pattern, dest)
+        try:
+            found = wildcards(self.source, pattern)
+        except ValueError as error:
+            raise ContextError(f"bad pattern {pattern!r}: {error}") from error
+        for path in ["/".join(parts_of(pattern))] if found is None else found:
+            self._copy_one(path, dest)
+        return 1 if found is None else len(found)
+
+    def find(self, path: str) -> Entry:
+        """The entry of a source path, links followed (C06). Raises ContextError that says why it is not there."""
+        entry = self.source.lookup(resolve(self.source, path)) if path else Entry("", Kind.DIR, 0o755)
+        if path == "":
+            entry = self.source.lookup("") or entry
+        if entry is None:
+            raise missing(self.source, path)
+        return entry
+
+    def _copy_one(self, path: str, dest: str) -> None:
+        entry = self.find(path)
+        wanted = dest.strip("/")
+        parent = wanted if dest.endswith("/") else wanted.rpartition("/")[0]
+        self.make_dirs(parent)
+        place = self.target.resolve(wanted)
+        there = self.target.lookup(place)
+        if entry.kind is not Kind.DIR:
+            if there is not None and there.kind is Kind.DIR:
+                name = path.rpartition("/")[2]
+                place = f"{place}/{name}" if place else name
+                if (inside := self.target.lookup(place)) is not None and inside.kind is Kind.DIR:
+                    raise ContextError(f"cannot replace the directory /{place} with the file {path}")
+            else:  # a link at the destination is replaced, not written through (C06)
+                place = self.target.resolve(wanted, follow_last=False)
+            self._put(entry, place)
+            return
+        if there is not None and there.kind is not Kind.DIR:
+            raise ContextError(f"cannot copy the directory {path or '.'} to the non-directory /{place}")
+        if there is None:
+            self.make_dirs(place)
+            made = self.target.lookup(place)
+            if made is not None and place:
+                self.target.put(replace(made, mtime=entry.mtime))
+        self.copy_children(entry.path, place, "")
+
+    def make_dirs(self, path: str) -> list[str]:
+        """Make a destination directory."""
+        try:
+            return self.target.make_dirs(path, self._implied_mode(), self.owner(None), self.rules.now)
+        except NotADirectoryError as error:
+            raise ContextError(f"cannot copy to /{path}: /{error} is not a directory") from error
+
+    def make_parent(self, entry: Entry, into: str) -> None:
+        """A directory that is only made because something in it is copied: mode and owner of the source's."""
+        there = self.target.lookup(into)
+        if there is None:
+            self.target.put(replace(self._changed(entry, into), mtime=self.rules.now))
+        elif there.kind is not Kind.DIR:
+            raise ContextError(f"cannot copy the directory {entry.path} to the non-directory /{into}")
+
+    def copy_children(self, source: str, place: str, relative: str, pending: tuple[tuple[Entry, str], ...] = ()) -> None:
+        """Copy what is in a directory. `relative` is the path from the top of this source, for --exclude (C21).
+
+        `pending` are excluded directories above, made when something in them turns out to be included.
+        """
+        exclude = self.rules.exclude
+        for name in self.source.children(source):
+            entry = self.source.lookup(f"{source}/{name}" if source else name)
+            if entry is None:
+                continue
+            below = f"{relative}/{name}" if relative else name
+            into = f"{place}/{name}" if place else name
+            excluded = exclude is not None and exclude.matches(below)
+            if excluded and not (entry.kind is Kind.DIR and exclude is not None and exclude.may_include_below(below)):
+                continue
+            if excluded:
+                self.copy_children(entry.path, into, below, (*pending, (entry, into)))
+                continue
+            for above, path in pending:
+                self.make_parent(above, path)
+            pending = ()
+            if entry.kind is Kind.DIR:
+                self.copy_dir(entry, into)
+                self.copy_children(entry.path, into, below)
+            else:
+                self.copy_entry(entry, into)
+
+    def copy_dir(self, entry: Entry, into: str) -> None:
+        """A directory below the top: its metadata replaces that of one that is there (C10)."""
+        there = self.target.lookup(into)
+        if there is not None and there.kind is not Kind.DIR:
+            raise ContextError(f"cannot copy the directory {entry.path} to the non-directory /{into}")
+        self._put(entry, into)
+
+    def copy_entry(self, entry: Entry, into: str) -> None:
+        """Anything but a directory."""
+        there = self.target.lookup(into)
+        if there is not None and there.kind is Kind.DIR:
+            raise ContextError(f"cannot replace the directory /{into} with the file {entry.path}")
+        self._put(entry, into)
+
+
+def missing(source: FileSource, path: str) -> KpyError:
+    """The error for a source that is not there (C30)."""
+    hidden = getattr(source, "exists_but_excluded", None)
+    if callable(hidden) and hidden(path):
+        return ContextError(
+            f'"/{path}": not found: the file is there, but .dockerignore excludes it',
+            hint=f"add the line !{path} to .dockerignore",
+        )
+    parent = path.rpartition("/")[0]
+    from kpy.dockerfile.span import suggest  # noqa: PLC0415
+
+    names = source.children(resolve(source, parent))
+    return ContextError(f'"/{path}": not found', hint=suggest(path.rpartition("/")[2], names))
+
+
+def copy_key(target: LayerTarget, contents: Callable[[str], str]) -> Digest:
+    """The cache key of a layer of COPY, ADD or WORKDIR: all that is in it, except times (C13, C31).
+
+    `contents` gives the sha256 of the file at a path.
+    """
+    import hashlib  # noqa: PLC0415
+
+    hasher = hashlib.sha256(b"kpy copy 1\n")
+    for item in target.items():
+        entry = item.entry
+        content = contents(entry.path) if entry.kind is Kind.FILE else ""
+        xattrs = sorted((key, value.hex()) for key, value in entry.xattrs.items())
+        line = (entry.path, entry.kind.value, entry.mode, entry.uid, entry.gid, entry.size, entry.link, entry.device, xattrs, content)
+        hasher.update(repr(line).encode("utf-8", "surrogateescape"))
+    return Digest("sha256", hasher.hexdigest())
+
+
+def bind_contents(target: LayerTarget, wanted: Sequence[Wanted], opener: Callable[[Entry], BinaryIO]) -> None:
+    """Tell the entries of the target how to open their content."""
+    for item in wanted:
+        put = target.puts.get(item.path)
+        if put is not None and put.entry.kind is Kind.FILE:
+
+            def read(entry: Entry = item.source) -> BinaryIO:
+                return opener(entry)
+
+            target.puts[item.path] = replace(put, open=read)

@@ -1,0 +1,110 @@
+"""Paths in trees of files: resolve symlinks inside the root, match wildcards. Touches metadata only."""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from kpy.dockerfile.globs import match
+from kpy.layer.entry import Entry, Kind
+from kpy.layer.source import FileSource
+
+MAX_LINKS = 255  # as the kernel and containerd's fs.RootPath
+
+
+class Lookup(Protocol):
+    """Anything that knows the entry at a path, following nothing."""
+
+    def lookup(self, path: str, /) -> Entry | None:
+        """The entry at exactly this path."""
+        ...
+
+
+def parts_of(path: str) -> list[str]:
+    """The components of a path, `..` taken within the root."""
+    parts: list[str] = []
+    for part in path.split("/"):
+        if part == "..":
+            del parts[-1:]
+        elif part not in ("", "."):
+            parts.append(part)
+    return parts
+
+
+def resolve(source: Lookup, path: str, *, follow_last: bool = True) -> str:
+    """The path with all symlinks followed, inside the root: `..` and absolute targets end at the root.
+
+    Components that do not exist are kept as they are. A loop ends with the path of the link itself.
+    """
+    todo = [part for part in path.split("/") if part not in ("", ".")]
+    done: list[str] = []
+    links = 0
+    while todo:
+        part = todo.pop(0)
+        if part == "..":
+            del done[-1:]
+            continue
+        here = "/".join([*done, part])
+        entry = source.lookup(here)
+        if entry is not None and entry.kind is Kind.SYMLINK and (todo or follow_last) and links < MAX_LINKS:
+            links += 1
+            if entry.link.startswith("/"):
+                done = []
+            todo = [piece for piece in entry.link.split("/") if piece not in ("", ".")] + todo
+        else:
+            done.append(part)
+    return "/".join(done)
+
+
+def has_wildcard(part: str) -> bool:
+    """Does a component have `*`, `?` or `[` that is not escaped?"""
+    escaped = False
+    for char in part:
+        if escaped:
+            escaped = False
+        elif char == "\\":
+            escaped = True
+        elif char in "*?[":
+            return True
+    return False
+
+
+def wildcards(source: FileSource, pattern: str) -> list[str] | None:
+    """The paths that a source pattern matches, sorted; None when it has no wildcard (C04).
+
+    As BuildKit: a match ends the descent, `*` does not cross `/`. Raises ValueError for a bad pattern.
+    """
+    parts = parts_of(pattern)
+    first = next((index for index, part in enumerate(parts) if has_wildcard(part)), -1)
+    if first < 0:
+        return None
+    base = resolve(source, "/".join(parts[:first]))
+    shown = "/".join(parts[:first])
+    found = _walk(source, base, parts[first:])
+    return [f"{shown}/{item}" if shown else item for item in found]
+
+
+def _walk(source: FileSource, base: str, patterns: list[str]) -> list[str]:
+    """Components are matched one by one: a pattern of N components matches paths of N components."""
+    names = source.children(base)
+    found = []
+    for name in names:
+        if not match(patterns[0], name):
+            continue
+        if len(patterns) == 1:
+            found.append(name)
+            continue
+        below = f"{base}/{name}" if base else name
+        entry = source.lookup(below)
+        if entry is not None and entry.kind is Kind.DIR:
+            found += [f"{name}/{item}" for item in _walk(source, below, patterns[1:])]
+    return found
+
+
+def walk(source: FileSource, path: str) -> Iterator[Entry]:
+    """Everything below a directory, parents first, in sorted order; no symlink is followed."""
+    for name in source.children(path):
+        below = f"{path}/{name}" if path else name
+        entry = source.lookup(below)
+        if entry is not None:
+            yield entry
+            if entry.kind is Kind.DIR:
+                yield from walk(source, below)
