@@ -47,7 +47,7 @@ def _pair(field: str, flag: str) -> tuple[str, str]:
 def output(text: str) -> OutputSpec:
     """Read `type=oci,dest=FILE`, `DIRECTORY` (type=local) or `-` (type=tar). Raises UsageError."""
     parts = fields(text, "--output")
-    if parts == [text] and not text.startswith("type="):
+    if parts == [text] and not text.startswith(("type=", "dest=")):
         return OutputSpec("tar", "-") if text == "-" else OutputSpec("local", text)
     kind = dest = ""
     attrs: dict[str, str] = {}
