@@ -1,0 +1,247 @@
+"""Mounts where nothing can be mounted: content is put at the target before RUN and taken away after it, and what was
+there is moved aside meanwhile.
+
+What differs from real mounts, for the manual: a read-only bind can be written to, which is dropped after; `rename`
+and `link` between the mount and the rest work (a real mount says EXDEV); a tmpfs has no size limit and is on the disk
+of the container, and so is a secret while the RUN lasts; a file that the RUN moves out of a mount stays in the layer.
+"""
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from kpy.errors import SandboxError
+from kpy.sandbox.base import Mount
+from kpy.util.copytree import copy
+from kpy.util.erase import empty, remove
+
+_LINKS = 40  # as the kernel (MAXSYMLINKS)
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """Where things are moved aside: a directory that no RUN may enter, in no layer. `root` is the RUN's root."""
+
+    root: str
+    directory: str
+
+
+def resolve(root: str, target: str) -> str:
+    """The path of `target` on this side: symlinks followed inside `root`, never out of it. What is missing is taken
+    as it stands. No process may be changing the root meanwhile."""
+    todo = [part for part in reversed(target.split("/")) if part]
+    done: list[str] = []
+    links = 0
+    base = root.rstrip("/")
+    while todo:
+        part = todo.pop()
+        if part == ".":
+            continue
+        if part == "..":
+            del done[-1:]
+            continue
+        try:
+            link = os.readlink("/".join((base, *done, part)))
+        except OSError:
+            done.append(part)
+            continue
+        links += 1
+        if links > _LINKS:
+            raise SandboxError(f"the mount target {target} has too many symlinks", errno=errno.ELOOP)
+        if link.startswith("/"):
+            done.clear()
+        todo += [part for part in reversed(link.split("/")) if part]
+    return "/".join((base, *done)) or "/"
+
+
+@contextmanager
+def mounted(mounts: Sequence[Mount], shelf: Shelf) -> Iterator[None]:
+    """Have the mounts in place while the block runs, in their order, and afterwards everything as it was."""
+    os.makedirs(shelf.directory, mode=0o700, exist_ok=True)
+    with ExitStack() as stack:
+        for number, mount in enumerate(mounts):
+            try:
+                stack.enter_context(_one(mount, shelf, number))
+            except OSError as error:
+                raise SandboxError(
+                    f"cannot put a mount at {mount.target}: {error.strerror or error}", errno=error.errno or 0
+                ) from error
+        yield
+
+
+@contextmanager
+def _one(mount: Mount, shelf: Shelf, number: int) -> Iterator[None]:
+    target = resolve(shelf.root, mount.target)
+    if target == (shelf.root.rstrip("/") or "/"):
+        raise SandboxError("nothing can be mounted at /")
+    place = _Place(target, os.path.join(shelf.directory, f"aside-{os.getpid()}-{number}"))
+    try:
+        place.clear()
+        leave = _put(mount, target, place.old)
+    except BaseException:
+        place.restore()
+        raise
+    place.ready()
+    try:
+        yield
+    finally:
+        place.done()
+        try:
+            leave()
+        finally:
+            place.restore()
+
+
+def _put(mount: Mount, target: str, old: os.stat_result | None) -> Callable[[], None]:
+    """Make the target. Returns what takes away more than the target itself."""
+    if mount.kind == "bind":
+        return _bind(mount, target)
+    if mount.kind == "file":
+        _write(target, mount)
+    else:
+        os.mkdir(target)
+        # runc takes the mode of what is there; the kernel's own default is 1777
+        os.chmod(target, stat.S_IMODE(old.st_mode) if old else 0o1777)
+        if old:
+            os.chown(target, old.st_uid, old.st_gid)
+    return _nothing
+
+
+def _nothing() -> None:
+    pass
+
+
+def _bind(mount: Mount, target: str) -> Callable[[], None]:
+    """Put the source at the target. Returns what takes it away again, with the writes if they are to be kept."""
+    source = mount.source
+    found = os.stat(source)
+    if stat.S_ISSOCK(found.st_mode):
+        _link_socket(source, target)
+        return _nothing
+    if mount.read_only or mount.discard:
+        copy(source, target)
+        return _nothing
+    try:
+        os.rename(source, target)
+    except OSError as error:
+        if error.errno not in {errno.EXDEV, errno.EBUSY, errno.EACCES, errno.EPERM, errno.EROFS}:
+            raise
+        copy(source, target)
+        return lambda: _bring_back(target, source)
+
+    def move_back() -> None:
+        if os.path.lexists(target):
+            remove(source)
+            os.rename(target, source)
+        else:  # the RUN removed what it could not have removed had it been a mount: it is empty then
+            os.mkdir(source, stat.S_IMODE(found.st_mode))
+
+    return move_back
+
+
+def _bring_back(target: str, source: str) -> None:
+    """Make a writable source that is on another file system hold what the RUN left at the target."""
+    if os.path.isdir(source):
+        empty(source)
+        if os.path.isdir(target):
+            for name in sorted(os.listdir(target)):
+                copy(os.path.join(target, name), os.path.join(source, name))
+    elif os.path.isfile(target):
+        with open(target, "rb") as new, open(source, "wb") as old:
+            while block := new.read(1 << 20):
+                old.write(block)
+
+
+def _link_socket(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError as error:
+        raise SandboxError(
+            f"cannot bring the socket {source} to {target}: {error.strerror}",
+            errno=error.errno or 0,
+            hint="the socket must be on the same file system as the root when nothing can be mounted",
+        ) from error
+
+
+def _write(target: str, mount: Mount) -> None:
+    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(mount.data)
+        file.flush()
+        if (mount.uid, mount.gid) != (os.geteuid(), os.getegid()):
+            os.fchown(descriptor, mount.uid, mount.gid)
+        os.fchmod(descriptor, mount.mode)
+
+
+class _Place:
+    """Room for a mount at a target, and how it was: what was there, which parents were not, the times of the
+    directory that all this happens in (R07)."""
+
+    def __init__(self, target: str, aside: str) -> None:
+        self._target, self._aside = target, aside
+        self._parent, self._made = _make_parents(os.path.dirname(target))
+        self._before = self._ready = self._done = os.stat(self._parent)
+        self.old: os.stat_result | None = None
+
+    def clear(self) -> None:
+        """Make the parents, move aside what is there."""
+        for path in self._made:
+            os.mkdir(path)
+            os.chmod(path, 0o755)  # noqa: S103 - a directory of every image
+        if os.path.lexists(self._target):
+            old = os.lstat(self._target)
+            self._aside = _set_aside(self._target, self._aside)
+            self.old = old
+
+    def ready(self) -> None:
+        """The mount is in place, the RUN starts."""
+        self._ready = self._done = os.stat(self._parent)
+
+    def done(self) -> None:
+        """The RUN has ended."""
+        if os.path.isdir(self._parent):
+            self._done = os.stat(self._parent)
+
+    def restore(self) -> None:
+        """Take the target away and put back what was there. Of the parents, those that the RUN put something into
+        are the RUN's now. Only a RUN's own change shows in the time of the directory."""
+        remove(self._target)
+        if self.old is not None:
+            os.makedirs(os.path.dirname(self._target), exist_ok=True)
+            os.rename(self._aside, self._target)
+        for path in reversed(self._made):
+            try:
+                os.rmdir(path)
+            except OSError:
+                break
+        if os.path.isdir(self._parent):
+            same = self._done.st_mtime_ns == self._ready.st_mtime_ns
+            mtime = (self._before if same else self._done).st_mtime_ns
+            os.utime(self._parent, ns=(self._done.st_atime_ns, mtime))
+
+
+def _make_parents(directory: str) -> tuple[str, list[str]]:
+    """The deepest directory that is there, and the missing ones below it in the order of making them."""
+    missing: list[str] = []
+    while not os.path.isdir(directory):
+        if os.path.lexists(directory):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), directory)
+        missing.append(directory)
+        directory = os.path.dirname(directory)
+    return directory, missing[::-1]
+
+
+def _set_aside(target: str, aside: str) -> str:
+    try:
+        os.rename(target, aside)
+        return aside
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+    # The shelf is on another file system (a volume): a hidden name beside it, then. The scan comes after.
+    beside = os.path.join(os.path.dirname(target), f".{os.path.basename(aside)}")
+    os.rename(target, beside)
+    return beside

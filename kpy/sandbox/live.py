@@ -1,0 +1,161 @@
+"""The sandbox of an ordinary container: RUN executes in the container's own root, as root, with the container's own
+/proc, /dev, network and capabilities. Nothing can be mounted, so mounts are emulated. Refuses `--network=none` where
+no network namespace can be made.
+
+The builder and the RUN share a container: this keeps honest builds exact and a builder's credentials out of the RUN's
+environment and memory reads, but files that the container mounts (a registry's config.json, say) can be read by a RUN
+that runs as root.
+"""
+
+import contextlib
+import ctypes
+import importlib
+import os
+import pkgutil
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import kpy
+from kpy.errors import SandboxError
+from kpy.sandbox.base import Mount, Process
+from kpy.sandbox.emulate import Shelf, mounted
+from kpy.sandbox.passwd import home
+from kpy.sandbox.spawn import Job, can_isolate_network, run
+from kpy.util.cancel import Cancel
+
+_PR_SET_DUMPABLE = 4
+_KERNEL = ("/proc", "/sys", "/dev")
+
+
+class LiveSandbox:
+    """Implements `sandbox.base.Sandbox` in `/`.
+
+    `state` is a directory of kpy's own that RUNs are told to keep out of and layers never have; `protected` are the
+    paths, relative to `/`, at or below which nothing can be mounted for a RUN: the snapshotter's.
+    """
+
+    def __init__(self, state: str, protected: Sequence[str] = ()) -> None:
+        self._shelf = Shelf("/", os.path.join(state, "aside"))
+        self._closed = tuple(dict.fromkeys((*_KERNEL, *("/" + path.strip("/") for path in protected))))
+
+    def check(self, process: Process, mounts: Sequence[Mount], /) -> None:
+        """See Sandbox."""
+        check_network(process)
+        for mount in mounts:
+            closed = next((path for path in self._closed if _at_or_below(mount.target, path)), None)
+            if closed:
+                raise SandboxError(
+                    f"--mount at {mount.target}: nothing can be mounted in {closed} in this environment",
+                    hint="mount it elsewhere, or build where user namespaces are allowed",
+                )
+
+    def run(
+        self,
+        process: Process,
+        root: str,
+        mounts: Sequence[Mount],
+        log: Callable[[bytes], None],
+        cancel: Cancel,
+        /,
+    ) -> int:
+        """See Sandbox. `root` is `/`."""
+        if root != "/":
+            raise SandboxError(f"a live sandbox runs in / and not in {root}")
+        self.check(process, mounts)
+        with mounted(mounts, self._shelf), _extra_hosts(process.hosts):
+            return run(Job(process, "/", environment(process, "/")), log, cancel)
+
+
+def environment(process: Process, root: str) -> tuple[str, ...]:
+    """The whole environment of the process: its own, and HOME if that is not in it."""
+    if any(item.startswith("HOME=") for item in process.env):
+        return process.env
+    return (*process.env, f"HOME={home(root, process.identity.uid)}")
+
+
+def check_network(process: Process) -> None:
+    """Raise SandboxError for `--network=none` where that cannot be had."""
+    if process.network == "none" and not can_isolate_network():
+        raise SandboxError(
+            "RUN --network=none: this environment allows no network namespaces",
+            hint="drop --network=none, or build where user namespaces are allowed",
+        )
+
+
+def scrubbed(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment for a builder that will outlive its root: without what makes the loader or the C library read
+    files that an image brings, and in the C locale, which needs none."""
+    kept = {
+        name: value
+        for name, value in environ.items()
+        if not name.startswith(("LD_", "LC_", "GLIBC_", "PYTHON"))
+    }
+    for name in ("LANG", "LANGUAGE", "GCONV_PATH", "NLSPATH", "LOCPATH", "RES_OPTIONS", "HOSTALIASES"):
+        kept.pop(name, None)
+    return {**kept, "LC_ALL": "C"}
+
+
+def harden() -> list[str]:
+    """Make this process independent of `/` before it is emptied the first time. Idempotent; call it from the main
+    thread, before any other is started. Returns the modules that could not be loaded.
+
+    - Every module of kpy and what it imports is loaded now.
+    - Names of hosts are looked up in files and DNS only: the next image's nsswitch.conf may name modules, which the
+      C library would load from the image.
+    - This process is no longer dumpable: a RUN of the same user cannot read its memory or /proc/PID/environ, which
+      may hold credentials, unless it has CAP_SYS_PTRACE (ptrace(2), "Ptrace access mode checking").
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    with contextlib.suppress(AttributeError):  # musl has no NSS
+        libc.__nss_configure_lookup(  # noqa: SLF001 - its public name
+            b"hosts", b"files dns"
+        )
+    libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    return preload()
+
+
+def preload() -> list[str]:
+    """Import every module of kpy, and the codecs that are looked up by name at run time. Returns what failed."""
+    failed: list[str] = []
+    for module in pkgutil.walk_packages(kpy.__path__, "kpy.", onerror=failed.append):
+        if not module.name.endswith(".__main__") and module.name not in sys.modules:
+            try:
+                importlib.import_module(module.name)
+            except ImportError:
+                failed.append(module.name)
+    for name in ("encodings.idna", "encodings.latin_1", "stringprep", "unicodedata"):
+        importlib.import_module(name)
+    return failed
+
+
+@contextlib.contextmanager
+def _extra_hosts(hosts: Sequence[tuple[str, str]]) -> Iterator[None]:
+    """Have the lines in the container's /etc/hosts (written in place: it is a mount) while the block runs."""
+    if not hosts:
+        yield
+        return
+    try:
+        with open("/etc/hosts", "r+b") as file:
+            old = file.read()
+            if old and not old.endswith(b"\n"):
+                file.write(b"\n")
+            file.write(hosts_lines(hosts))
+    except OSError as error:
+        raise SandboxError(
+            f"cannot add hosts to /etc/hosts: {error.strerror}", errno=error.errno or 0
+        ) from error
+    try:
+        yield
+    finally:
+        with open("/etc/hosts", "wb") as file:
+            file.write(old)
+
+
+def hosts_lines(hosts: Sequence[tuple[str, str]]) -> bytes:
+    """Lines of /etc/hosts for (name, address) pairs."""
+    return "".join(f"{address}\t{name}\n" for name, address in hosts).encode()
+
+
+def _at_or_below(path: str, top: str) -> bool:
+    path = os.path.normpath(path)
+    return path == top or path.startswith(top + "/")

@@ -1,0 +1,158 @@
+"""Starting `supervisor.py` and following it: output as it comes, the outcome, Ctrl-C. Knows nothing of mounts."""
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from kpy.errors import InterruptedBuildError, SandboxError
+from kpy.sandbox import supervisor
+from kpy.sandbox.base import Process
+from kpy.util.cancel import Cancel
+
+_BLOCK = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A process, its root as this process sees it, and its whole environment."""
+
+    process: Process
+    root: str
+    env: tuple[str, ...] = field(repr=False)
+
+
+def run(job: Job, log: Callable[[bytes], None], cancel: Cancel) -> int:
+    """Run to the end; see Sandbox.run. When this returns or raises, no process of the job is left."""
+    if cancel.is_set:
+        raise InterruptedBuildError("interrupted")
+    spec_read, spec_write = os.pipe2(os.O_CLOEXEC)
+    outcome_read, outcome_write = os.pipe2(os.O_CLOEXEC)
+    with os.fdopen(spec_write, "wb") as spec, os.fdopen(outcome_read, "rb") as outcome:
+        try:
+            program = _start(spec_read, outcome_write)
+        finally:
+            os.close(spec_read)
+            os.close(outcome_write)
+        with program:
+            try:
+                with contextlib.suppress(BrokenPipeError):
+                    spec.write(_spec(job))
+                    spec.close()
+                _follow(program, log, cancel)
+            except BaseException:
+                _stop(program)
+                _drain(program)
+                raise
+            finally:
+                program.wait()
+            answer = outcome.read()
+    if cancel.is_set:
+        raise InterruptedBuildError("interrupted")
+    return _status(answer, program.returncode)
+
+
+def can_isolate_network() -> bool:
+    """May a process here have a network namespace of its own? Tried in a process of its own."""
+    code = "import ctypes, sys; sys.exit(ctypes.CDLL(None).unshare(0x40000000) != 0)"
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], env=_environment(), check=False)
+    return done.returncode == 0
+
+
+def _environment() -> dict[str, str]:
+    # Nothing of the builder's own environment, which may hold credentials, reaches what runs in the root.
+    return {"LC_ALL": "C", "PATH": "/usr/bin:/bin"}
+
+
+def _start(spec: int, outcome: int) -> subprocess.Popen[bytes]:
+    file = supervisor.__file__
+    # By -c and not -m: kpy need not be installed where an isolated interpreter looks.
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from kpy.sandbox.supervisor import main; "
+        "main(int(sys.argv[2]), int(sys.argv[3]))"
+    )
+    package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(file))))
+    return subprocess.Popen(
+        [sys.executable, "-I", "-S", "-X", "utf8", "-c", code, package, str(spec), str(outcome)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=_environment(),
+        cwd="/",
+        pass_fds=(spec, outcome),
+        start_new_session=True,  # Ctrl-C at the terminal is ours to pass on
+        bufsize=0,
+    )
+
+
+def _spec(job: Job) -> bytes:
+    process = job.process
+    return json.dumps(
+        {
+            "argv": process.argv,
+            "env": job.env,
+            "cwd": process.cwd,
+            "uid": process.identity.uid,
+            "gid": process.identity.gid,
+            "groups": process.identity.groups,
+            "root": job.root,
+            "no_network": process.network == "none",
+        }
+    ).encode()
+
+
+def _follow(program: subprocess.Popen[bytes], log: Callable[[bytes], None], cancel: Cancel) -> None:
+    """Pass output on until the last process is gone, and the cancellation down, once."""
+    assert program.stdout is not None
+    output = program.stdout.fileno()
+    poll = select.poll()
+    poll.register(output, select.POLLIN)
+    poll.register(cancel.fileno(), select.POLLIN)
+    while True:
+        ready = {descriptor for descriptor, _ in poll.poll()}
+        if cancel.fileno() in ready:
+            _stop(program)
+            poll.unregister(cancel.fileno())
+        if output in ready:
+            block = os.read(output, _BLOCK)
+            if not block:
+                return
+            log(block)
+
+
+def _stop(program: subprocess.Popen[bytes]) -> None:
+    if program.poll() is None:
+        program.send_signal(signal.SIGTERM)
+
+
+def _drain(program: subprocess.Popen[bytes]) -> None:
+    """Read what is left, lest the supervisor's children block on a full pipe; bounded, for we are failing."""
+    assert program.stdout is not None
+    output = program.stdout
+    reader = threading.Thread(
+        target=lambda: [None for _ in iter(lambda: output.read(_BLOCK), b"")], daemon=True
+    )
+    reader.start()
+    reader.join(10)
+
+
+def _status(answer: bytes, code: int | None) -> int:
+    try:
+        outcome = json.loads(answer)
+    except ValueError:
+        raise SandboxError(
+            f"the process that supervises RUN ended with {code}",
+            hint="it may have been killed by the command itself, or for want of memory",
+        ) from None
+    if "status" in outcome:
+        return int(outcome["status"])
+    number = int(outcome["errno"])
+    raise SandboxError(
+        f"{outcome['error']}: {os.strerror(number).lower()}" if number else outcome["error"], errno=number
+    )

@@ -1,0 +1,190 @@
+"""The program that runs one process in `/` or in a chroot, where nothing can be mounted or unshared, and leaves no
+process behind. It is a program of its own because it must be the parent of every orphan and kill them all, and kpy
+itself has other children. Standard library only: it must start after `/` was emptied.
+
+Started with two descriptors: the spec (JSON) is read from the first to its end, and the outcome is written to the
+second: `{"status": N}`, or `{"error": text, "errno": N}` when the environment refused. SIGTERM kills everything.
+"""
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import json
+import os
+import signal
+import socket
+import struct
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+_CLONE_NEWNET = 0x40000000
+_SIOCSIFFLAGS, _IFF_UP = 0x8914, 1
+
+
+class _Refused(Exception):
+    """The environment refuses something that the spec asks for."""
+
+    def __init__(self, what: str, number: int) -> None:
+        super().__init__(what)
+        self.number = number
+
+
+def main(spec_fd: int, outcome_fd: int) -> None:
+    """The program."""
+    with os.fdopen(spec_fd, "rb") as file:
+        spec = json.load(file)
+    os.set_inheritable(outcome_fd, False)
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    stopped: list[int] = []
+
+    def stop(number: int, frame: object) -> None:
+        stopped.append(number)
+        _kill(_descendants(os.getpid()))
+
+    signal.signal(signal.SIGTERM, stop)
+    read, write = os.pipe2(os.O_CLOEXEC)
+    child = os.fork()
+    if child == 0:
+        _become(libc, spec, write)
+    os.close(write)
+    if stopped:  # the signal came before the child was there to be killed
+        _kill([child])
+    with os.fdopen(read, "rb") as file:
+        refused = file.read()
+    status = _wait(child)
+    _kill_all()
+    os.write(outcome_fd, refused or json.dumps({"status": status}).encode())
+
+
+def _become(libc: ctypes.CDLL, spec: dict[str, Any], report: int) -> NoReturn:
+    """In the child: take the identity and the root, and exec. Never returns."""
+    try:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in (signal.SIGPIPE, signal.SIGXFSZ):
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        os.setsid()
+        os.umask(0o022)
+        _enter(libc, spec)
+        # A change of ids clears it, so last: nothing outlives us even when we are killed.
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        _exec(spec["argv"], spec["env"])
+    except _Refused as refused:
+        os.write(report, json.dumps({"error": str(refused), "errno": refused.number}).encode())
+    except BaseException as error:  # the child must never run the parent's code
+        os.write(report, json.dumps({"error": f"{type(error).__name__}: {error}", "errno": 0}).encode())
+    os._exit(1)
+
+
+def _enter(libc: ctypes.CDLL, spec: dict[str, Any]) -> None:
+    if spec["no_network"]:
+        if libc.unshare(_CLONE_NEWNET) != 0:
+            raise _Refused("cannot make a network namespace", ctypes.get_errno())
+        _loopback_up()
+    try:
+        if spec["root"] != "/":
+            os.chroot(spec["root"])
+        os.chdir("/")
+    except OSError as error:
+        raise _Refused(f"cannot change the root to {spec['root']}", error.errno or 0) from error
+    # Before the ids, as runc does: a WORKDIR that the user may not enter is still where the process starts.
+    try:
+        os.chdir(spec["cwd"])
+    except OSError as error:
+        _cannot(f"chdir to {spec['cwd']}: {os.strerror(error.errno or 0).lower()}", 127)
+    uid, gid, groups = spec["uid"], spec["gid"], spec["groups"]
+    try:
+        if os.geteuid() == 0:
+            os.setgroups(groups)
+        if (os.getgid(), os.getegid()) != (gid, gid):
+            os.setresgid(gid, gid, gid)
+        if (os.getuid(), os.geteuid()) != (uid, uid):
+            os.setresuid(uid, uid, uid)
+    except OSError as error:
+        raise _Refused(f"cannot become user {uid}:{gid}", error.errno or 0) from error
+
+
+def _exec(argv: list[str], items: Sequence[str]) -> NoReturn:
+    """Find the program as runc does, with the process's own rights, in its own PATH (R02)."""
+    env = {name: value for name, _, value in (item.partition("=") for item in items)}
+    name = argv[0]
+    if "/" in name:
+        candidates = [name]
+    else:
+        candidates = [
+            f"{part or '.'}/{name}" for part in env.get("PATH", "").split(":") if part or "PATH" in env
+        ]
+    worst = 0
+    for candidate in candidates:
+        try:
+            os.execve(candidate, argv, env)  # noqa: S606 - what this program is for
+        except OSError as error:
+            if error.errno in {errno.ENOENT, errno.ENOTDIR} and not os.path.exists(candidate):
+                continue
+            if error.errno == errno.EACCES and "/" not in name:
+                worst = worst or errno.EACCES
+                continue
+            text = os.strerror(error.errno or 0).lower()
+            _cannot(f"exec {candidate}: {text}", 127 if error.errno == errno.ENOENT else 126)
+    if worst:
+        _cannot(f'exec: "{name}": permission denied', 126)
+    where = "no such file or directory" if "/" in name else "executable file not found in $PATH"
+    _cannot(f'exec: "{name}": {where}', 127)
+
+
+def _cannot(text: str, status: int) -> NoReturn:
+    os.write(2, text.encode("utf-8", "surrogateescape") + b"\n")
+    os._exit(status)
+
+
+def _loopback_up() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", _IFF_UP))
+
+
+def _wait(child: int) -> int:
+    """Reap until the child ends; the exit code as a shell gives it."""
+    while True:
+        pid, status = os.waitpid(-1, 0)
+        if pid == child:
+            code = os.waitstatus_to_exitcode(status)
+            return code if code >= 0 else 128 - code
+
+
+def _kill_all() -> None:
+    """Kill and reap until there is nobody left (R23): orphans become our children as their parents die."""
+    while True:
+        _kill(_descendants(os.getpid()))
+        try:
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            return
+
+
+def _kill(pids: Sequence[int]) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _descendants(ancestor: int) -> list[int]:
+    children: dict[int, list[int]] = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                with open(f"/proc/{name}/stat", "rb") as file:
+                    # pid (name) state ppid: the name may hold anything, parentheses and blanks included
+                    parent = int(file.read().rpartition(b")")[2].split()[1])
+            except (OSError, IndexError):
+                continue
+            children.setdefault(parent, []).append(int(name))
+    found, pending = [], [ancestor]
+    while pending:
+        below = children.get(pending.pop(), [])
+        found += below
+        pending += below
+    return found

@@ -1,0 +1,190 @@
+"""Two indexes of one root become the changes of a layer, exactly. Reads content only of files whose numbers say
+that they may have changed and may not have."""
+
+import hashlib
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from typing import BinaryIO, TypeAlias
+
+from kpy.errors import ContentError
+from kpy.layer.entry import KIND_OF_FORMAT, Entry, Kind, LayerItem, sort_key
+from kpy.snapshot.scan import CTIME, DEV, GID, INO, MODE, MTIME, NLINK, RDEV, SIZE, UID, Index, Record
+
+Known: TypeAlias = Callable[[str], Entry | None]
+"""What the chain has at a path: the entry with its xattrs and sha256, None if that is not known."""
+
+_SAME_META = (MODE, UID, GID, RDEV)
+_BLOCK = 1 << 18
+
+
+def differences(root: str, before: Index, after: Index, known: Known | None = None) -> Iterator[LayerItem]:
+    """What makes `before` into `after`, in the order of a layer (L03).
+
+    - Gone paths are whiteouts, topmost only. A directory that became something else needs none: its new entry
+      replaces it. One that was deleted and made again has whiteouts for those of its old children that are gone,
+      so no opaque marker is needed (L01).
+    - A file is a change when type, mode, owner, size, mtime, device, link target, xattrs or content differ (L05);
+      a ctime alone is not. Where `known` cannot tell, it counts as a change: never lose one.
+    - A directory is a change when its mode, owner or xattrs differ; else it is there only above a change (L02).
+    - All names of a changed hard-linked file are there: the first as a file, the others as links to it.
+    """
+    gone = [path for path in before.keys() - after.keys() if _is_dir(after.get(_parent(path)))]
+    changed = {
+        path
+        for path, now in after.items()
+        if before.get(path) != now and _changed(root, path, before.get(path), now, known)
+    }
+    links = _link_groups(after, changed)
+    for names in links.values():
+        changed.update(names)
+    for path in [*gone, *changed]:
+        while path:
+            path = _parent(path)
+            if not path or path in changed:
+                break
+            changed.add(path)
+    first = {name: names[0] for names in links.values() for name in names[1:]}
+    whiteouts = set(gone)
+    for path in sorted([*gone, *changed], key=_order):
+        if path in whiteouts:
+            yield LayerItem(Entry(text(path), Kind.WHITEOUT))
+        else:
+            yield _item(root, path, after[path], first.get(path))
+
+
+def text(path: bytes) -> str:
+    """A path in the form of Entry."""
+    return path.decode("utf-8", "surrogateescape")
+
+
+def kept_xattr(name: str) -> bool:
+    """Does a layer keep this extended attribute? File capabilities and the user's own; labels, ACLs and the marks
+    of overlayfs belong to the machine."""
+    return name == "security.capability" or (
+        name.startswith("user.") and not name.startswith("user.overlay.")
+    )
+
+
+def _order(path: bytes) -> tuple[str, ...]:
+    return sort_key(Entry(text(path), Kind.FILE))
+
+
+def _parent(path: bytes) -> bytes:
+    return path.rpartition(b"/")[0]
+
+
+def _is_dir(found: Record | None) -> bool:
+    return found is not None and stat.S_ISDIR(found[MODE])
+
+
+def _changed(root: str, path: bytes, before: Record | None, now: Record, known: Known | None) -> bool:
+    """Is this a change, for a path whose numbers differ?"""
+    if before is None or any(before[field] != now[field] for field in _SAME_META):
+        return True
+    if _is_dir(now):
+        entry = known(text(path)) if known else None
+        has = _xattrs(root, path)
+        return has != dict(_kept(entry.xattrs.items())) if entry and entry.kind is Kind.DIR else bool(has)
+    if before[SIZE] != now[SIZE] or before[MTIME] != now[MTIME]:
+        return True
+    if before[CTIME] == now[CTIME] and before[DEV] == now[DEV] and before[INO] == now[INO]:
+        return False  # nothing but nlink, which would have moved ctime
+    return not _equals_known(root, path, now, known)
+
+
+def _equals_known(root: str, path: bytes, now: Record, known: Known | None) -> bool:
+    """Has the file surely the xattrs and the content that the chain has there? The metadata is known to be equal."""
+    entry = known(text(path)) if known else None
+    if entry is None or entry.kind is not KIND_OF_FORMAT[stat.S_IFMT(now[MODE])]:
+        return False
+    if entry.kind is Kind.SYMLINK:
+        return entry.link == text(os.readlink(_full(root, path)))
+    if entry.kind is not Kind.FILE:
+        return True
+    if (
+        not entry.sha256
+        or entry.size != now[SIZE]
+        or _xattrs(root, path) != dict(_kept(entry.xattrs.items()))
+    ):
+        return False
+    with _open(root, path) as file:
+        return _sha256(file) == entry.sha256
+
+
+def _link_groups(after: Index, changed: set[bytes]) -> dict[tuple[int, int], list[bytes]]:
+    """For every changed file of several names: its names in the order of a layer."""
+    wanted = {
+        (after[path][DEV], after[path][INO])
+        for path in changed
+        if after[path][NLINK] > 1 and not _is_dir(after[path])
+    }
+    groups: dict[tuple[int, int], list[bytes]] = {}
+    if wanted:
+        for path, now in after.items():
+            if now[NLINK] > 1 and (now[DEV], now[INO]) in wanted and not _is_dir(now):
+                groups.setdefault((now[DEV], now[INO]), []).append(path)
+    for names in groups.values():
+        names.sort(key=_order)
+    return groups
+
+
+def _item(root: str, path: bytes, now: Record, target: bytes | None) -> LayerItem:
+    """The file as it is on disk."""
+    kind = KIND_OF_FORMAT[stat.S_IFMT(now[MODE])]
+    device = (os.major(now[RDEV]), os.minor(now[RDEV])) if kind in {Kind.CHAR, Kind.BLOCK} else (0, 0)
+    link = ""
+    if target is not None:
+        kind, link = Kind.HARDLINK, text(target)
+    elif kind is Kind.SYMLINK:
+        link = text(os.readlink(_full(root, path)))
+    entry = Entry(
+        path=text(path),
+        kind=kind,
+        mode=stat.S_IMODE(now[MODE]),
+        uid=now[UID],
+        gid=now[GID],
+        size=now[SIZE] if kind is Kind.FILE else 0,
+        mtime=now[MTIME],
+        link=link,
+        device=device,
+        xattrs=_xattrs(root, path) if kind in {Kind.FILE, Kind.DIR} else {},
+    )
+    return LayerItem(entry, (lambda: _open(root, path)) if kind is Kind.FILE else None)
+
+
+def _full(root: str, path: bytes) -> bytes:
+    return root.encode("utf-8", "surrogateescape").rstrip(b"/") + b"/" + path
+
+
+def _open(root: str, path: bytes) -> BinaryIO:
+    try:
+        descriptor = os.open(_full(root, path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise ContentError(f"cannot read {text(path)}: {error.strerror}") from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise ContentError(f"{text(path)} changed while it was read")
+    return os.fdopen(descriptor, "rb")
+
+
+def _kept(pairs: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
+    return ((name, value) for name, value in pairs if kept_xattr(name))
+
+
+def _xattrs(root: str, path: bytes) -> dict[str, bytes]:
+    full = _full(root, path)
+    try:
+        names = os.listxattr(full, follow_symlinks=False)
+    except OSError:
+        return {}  # a file system without them
+    return {
+        name: os.getxattr(full, name, follow_symlinks=False) for name in sorted(names) if kept_xattr(name)
+    }
+
+
+def _sha256(file: BinaryIO) -> str:
+    total = hashlib.sha256()
+    while block := file.read(_BLOCK):
+        total.update(block)
+    return total.hexdigest()

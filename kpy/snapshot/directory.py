@@ -1,0 +1,205 @@
+"""A snapshotter for one plain directory: unpack, scan before, scan after, and empty it when the next chain does not
+build on what it holds. Serves the live root (`/` of the builder's own container) and the chroot strategy.
+Knows nothing of processes; remembers nothing across runs of kpy: the first `prepare` always empties."""
+
+import errno
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from kpy.errors import SandboxError, StoreError
+from kpy.layer.entry import LayerItem
+from kpy.layer.extract import extract
+from kpy.oci.image import Chain, Layer
+from kpy.snapshot.base import LayerContent, Snapshot
+from kpy.snapshot.diff import Known, differences
+from kpy.snapshot.scan import Index, scan, settle
+from kpy.util.erase import empty
+from kpy.util.mountinfo import mount_points
+
+_log = logging.getLogger(__name__)
+
+KERNEL_PATHS = ("dev", "proc", "sys")
+"""What no image brings and no layer takes: every sandbox makes its own."""
+
+LIVE_PATHS = (*KERNEL_PATHS, "etc/hosts", "etc/hostname", "etc/resolv.conf")
+"""What the container's runtime gave a live root, mounted or not: kept, never taken from an image or into a layer."""
+
+
+@dataclass(slots=True)
+class _State:
+    """What the directory holds. `chain` is None when nobody knows."""
+
+    chain: Chain | None = None
+    index: Index | None = None
+    after: Index | None = None
+    keep: frozenset[bytes] = frozenset()
+
+
+class DirectorySnapshotter:
+    """Implements `snapshot.base.Snapshotter` with one directory.
+
+    `protected` are paths relative to `root` that are never removed, extracted or snapshotted, nor is what is below
+    them; mount points found at each emptying are added. `known(chain)` gives what the merged trees of the chain's
+    layers say of a path; without it, a file whose ctime alone moved counts as changed.
+    `owners` is whether this process may give files any owner.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        content: LayerContent,
+        *,
+        protected: Iterable[str] = KERNEL_PATHS,
+        known: Callable[[Chain], Known] | None = None,
+        owners: bool = True,
+    ) -> None:
+        self._root = os.path.realpath(root)
+        self._content = content
+        self._protected = frozenset(os.fsencode(path.strip("/")) for path in protected if path.strip("/"))
+        self._known = known
+        self._owners = owners
+        self._state = _State()
+        self._lock = threading.Lock()
+        self._holder: int | None = None
+
+    @property
+    def capacity(self) -> int:
+        """One: there is one directory."""
+        return 1
+
+    @property
+    def root(self) -> str:
+        """The directory."""
+        return self._root
+
+    @contextmanager
+    def prepare(self, chain: Chain, base: int, /) -> Iterator[Snapshot]:
+        """See Snapshotter. A second caller waits until the first one's block has ended."""
+        del base  # nothing outlives the build here
+        with self._exclusive():
+            self._bring(chain)
+            index = self._state.index
+            assert index is not None
+            self._state.chain = None  # from here on anything may happen to it; commit() says what it became
+            settle(index)
+            yield Snapshot(chain, self._root)
+
+    @contextmanager
+    def view(self, chain: Chain, /) -> Iterator[str | None]:
+        """The directory, if it holds exactly the chain and is not in use. Never a live root: it holds more than the
+        image (the builder itself, /proc, mounts)."""
+        if (
+            self._root == "/"
+            or self._holder == threading.get_ident()
+            or not self._lock.acquire(blocking=False)
+        ):
+            yield None
+            return
+        self._holder = threading.get_ident()
+        try:
+            yield self._root if self._state.chain == chain else None
+        finally:
+            self._holder = None
+            self._lock.release()
+
+    def changes(self, active: Snapshot, /) -> Iterator[LayerItem]:
+        """See Snapshotter. Scans at once; files are opened when the items are read. No process may still run."""
+        before = self._state.index
+        assert before is not None
+        with _disk("cannot scan the root file system"):
+            self._state.after = after = scan(self._root, self._state.keep)
+        known = self._known(active.chain) if self._known else None
+        return self._read(differences(self._root, before, after, known))
+
+    def commit(self, active: Snapshot, layer: Layer, /) -> None:
+        """See Snapshotter. Keeps the scan of the last `changes` as the new index."""
+        after = self._state.after
+        if after is None:
+            raise SandboxError("a snapshot was committed whose changes nobody asked for")
+        self._state.chain, self._state.index, self._state.after = (*active.chain, layer), after, None
+
+    @staticmethod
+    def _read(items: Iterator[LayerItem]) -> Iterator[LayerItem]:
+        with _disk("cannot read the root file system"):
+            yield from items
+
+    @contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        if self._holder == threading.get_ident():
+            raise SandboxError("the one root file system is in use by the step that asks for it again")
+        with self._lock:
+            self._holder = threading.get_ident()
+            try:
+                yield
+            finally:
+                self._holder = None
+
+    def _bring(self, chain: Chain) -> None:
+        """Make the directory hold the chain, and index it."""
+        state = self._state
+        held, index = state.chain, state.index
+        if held is not None and index is not None and chain[: len(held)] == held:
+            missing = chain[len(held) :]
+        else:
+            held, missing = None, chain
+        state.chain = None
+        with _disk("cannot make the root file system"):
+            if held is None:
+                self._empty()
+            for layer in missing:
+                self._extract(layer)
+            if held is None or missing:
+                state.index = scan(self._root, state.keep)
+        state.chain, state.after = chain, None
+
+    def _empty(self) -> None:
+        os.makedirs(self._root, mode=0o755, exist_ok=True)
+        self._state.keep = keep = self._protected | frozenset(mount_points(self._root))
+        stuck = [path for path in empty(self._root, keep) if not self._is_empty_directory(path)]
+        if stuck:
+            raise SandboxError(
+                f"cannot remove /{os.fsdecode(stuck[0])}, left by an earlier stage, from the root file system",
+                hint="start the build in a fresh container",
+            )
+        try:
+            os.chown(self._root, 0, 0)
+            os.chmod(self._root, 0o755)  # noqa: S103 - a directory of every image
+        except PermissionError:
+            pass  # not root: `/` stays as the runtime made it
+
+    def _is_empty_directory(self, path: bytes) -> bool:
+        """Is what could not be removed a directory without content (a mount made meanwhile, a place whose parent we
+        may not write to)? Then the next image may use it as it is."""
+        full = os.fsencode(self._root) + b"/" + path
+        return os.path.isdir(full) and not os.path.islink(full) and not os.listdir(full)
+
+    def _extract(self, layer: Layer) -> None:
+        keep = self._state.keep
+
+        def skip(path: str) -> bool:
+            name = path.encode("utf-8", "surrogateescape")
+            while True:
+                if name in keep:
+                    return True
+                if b"/" not in name:
+                    return False
+                name = name.rpartition(b"/")[0]
+
+        _log.debug("unpacking %s", layer.diff_id)
+        with self._content.tar(layer) as tar:
+            extract(tar, self._root, skip=skip, owners=self._owners)
+
+
+@contextmanager
+def _disk(what: str) -> Iterator[None]:
+    """Map the file system's errors."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise StoreError(f"{what}: the disk is full", hint="give the builder more disk space") from error
+        raise SandboxError(f"{what}: {error}", errno=error.errno or 0) from error
