@@ -4,16 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from kpy.linux.users import Identity as Identity
 from kpy.util.cancel import Cancel
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Numeric ids of a process in the root file system (R03)."""
-
-    uid: int = 0
-    gid: int = 0
-    groups: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
