@@ -225,7 +225,7 @@ class LayoutRepository:
             raise ContentError(f"{self._index} is not json: {error}") from error
         if not isinstance(data, dict):
             raise ContentError(f"{self._index} is not an oci index")
-        entries = data.get("manifests") or []
+        entries = [] if data.get("manifests") is None else data["manifests"]
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
             raise ContentError(f"{self._index} is not an oci index: its manifests are not a list of objects")
         return data | {"manifests": entries}
