@@ -1,0 +1,1 @@
+"""OCI registries over HTTP (distribution-spec): repositories, credentials, uploads, resolving images."""

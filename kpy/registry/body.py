@@ -1,0 +1,54 @@
+"""Bodies of answers: raw bytes, piece by piece, with limits. Decodes nothing: what was hashed stays as it is."""
+
+from typing import TYPE_CHECKING
+
+from kpy.errors import RegistryError
+from kpy.registry import problem
+from kpy.util import http
+
+if TYPE_CHECKING:
+    from requests import Response
+
+MAX_SMALL = 1 << 20
+
+
+def read_piece(response: "Response", size: int) -> bytes:
+    """Up to `size` raw bytes of the body, empty at its end; what breaks is a RegistryError."""
+    import urllib3
+
+    try:
+        data: bytes = response.raw.read(size, decode_content=False)
+    except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+        response.close()
+        raise problem.unreachable(*http.classify(error), method="GET", url=response.url or "") from error
+    return data
+
+
+def read_some(response: "Response", limit: int) -> bytes:
+    """The first `limit` bytes of the body."""
+    parts: list[bytes] = []
+    while limit and (data := read_piece(response, limit)):
+        parts.append(data)
+        limit -= len(data)
+    return b"".join(parts)
+
+
+def read_all(response: "Response", limit: int) -> bytes:
+    """The whole body; more than `limit` bytes raise RegistryError. Closes the answer."""
+    try:
+        data = read_some(response, limit + 1)
+    finally:
+        response.close()
+    if len(data) > limit:
+        raise RegistryError(f"the answer is larger than {limit >> 20} MiB", url=http.redact(response.url or ""))
+    return data
+
+
+def discard(response: "Response") -> None:
+    """Forget the body; a short one is read, so that the connection can be used again."""
+    try:
+        read_some(response, 64 << 10)
+    except RegistryError:
+        pass
+    finally:
+        response.close()

@@ -1,0 +1,144 @@
+"""HTTP without policy: adapters with our TLS trust, URL redaction, names for what went wrong.
+
+Knows nothing of registries. Never reads the environment (so no netrc, no *_PROXY) and keeps no cookies.
+"""
+
+import re
+import socket
+import ssl
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from urllib.parse import urlsplit, urlunsplit
+
+if TYPE_CHECKING:
+    from requests.adapters import HTTPAdapter
+
+Failure: TypeAlias = Literal["refused", "dns", "tls", "timeout", "proxy", "unreachable", "lost"]
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds to wait for a connection, and for the next bytes of an answer."""
+
+    connect: float = 15.0
+    read: float = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """Whom to believe: the system's CAs and those of `ca_file`; anybody when `verify` is false."""
+
+    verify: bool = True
+    ca_file: str = ""
+    client_cert: str = ""
+    client_key: str = ""
+
+
+def redact(url: str) -> str:
+    """The URL without user, password, fragment and the values of its query: fit for a message."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "(invalid URL)"
+    query = "&".join(f"{part.partition('=')[0]}=…" for part in parts.query.split("&") if part)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, query, ""))
+
+
+def adapter(trust: Trust, *, pool_size: int) -> "HTTPAdapter":
+    """A requests adapter: a thread-safe pool of kept-alive connections that trusts whom it is told to.
+
+    We send through adapters, not sessions: a Session keeps cookies, reads netrc and proxies of the
+    environment, and swallows the whole body of a redirect into memory.
+    """
+    from requests.adapters import HTTPAdapter
+    from urllib3.connection import HTTPSConnection
+    from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+    context = ssl_context(trust)
+
+    class Unverified(HTTPSConnection):
+        def connect(self) -> None:
+            super().connect()
+            self.is_verified = True  # asked for by the user: urllib3 need not warn at each request
+
+    class UnverifiedPool(HTTPSConnectionPool):
+        ConnectionCls = Unverified
+
+    class Adapter(HTTPAdapter):
+        def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **kwargs: Any) -> None:  # noqa: FBT001, FBT002
+            super().init_poolmanager(connections, maxsize, block=block, **kwargs)
+            if not trust.verify:
+                self.poolmanager.pool_classes_by_scheme = {"http": HTTPConnectionPool, "https": UnverifiedPool}
+
+        def build_connection_pool_key_attributes(self, request: Any, verify: Any, cert: Any = None) -> Any:
+            host, _ = super().build_connection_pool_key_attributes(request, trust.verify, None)
+            if host["scheme"] != "https":
+                return host, {}
+            return host, {"ssl_context": context, "cert_reqs": "CERT_REQUIRED" if trust.verify else "CERT_NONE"}
+
+        def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
+            pass  # the context says it all
+
+    return Adapter(pool_connections=64, pool_maxsize=pool_size)
+
+
+def ssl_context(trust: Trust) -> ssl.SSLContext:
+    """A TLS context of this trust. Raises OSError or ssl.SSLError when a file of it is not usable."""
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    if not trust.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    else:
+        import certifi
+
+        context.load_verify_locations(certifi.where())
+        if trust.ca_file:
+            context.load_verify_locations(trust.ca_file)
+    if trust.client_cert:
+        context.load_cert_chain(trust.client_cert, trust.client_key or None)
+    return context
+
+
+def classify(error: BaseException) -> tuple[Failure, str]:
+    """What a requests, urllib3 or socket exception means, and its detail in few words."""
+    chain = list(_causes(error))
+    names = {type(item).__name__ for item in chain}
+    for item in chain:
+        if isinstance(item, ssl.SSLError) and not isinstance(item, ssl.SSLEOFError):
+            return "tls", str(getattr(item, "verify_message", "") or item.reason or item).lower().replace("_", " ")
+    if "ProxyError" in names:
+        return "proxy", ""
+    for item in chain:
+        if isinstance(item, socket.gaierror):
+            return ("dns", "temporary failure") if item.errno == socket.EAI_AGAIN else ("dns", "no such host")
+        if isinstance(item, ConnectionRefusedError):
+            return "refused", ""
+        if isinstance(item, ConnectionResetError | BrokenPipeError):
+            return "lost", ""
+    if names & {"SSLError"} and not names & {"SSLEOFError"}:
+        return "tls", re.sub(r"\s+", " ", str(chain[-1]))[:120]
+    if any(isinstance(item, TimeoutError) for item in chain) or any("Timeout" in name for name in names):
+        return "timeout", ""
+    if "NewConnectionError" in names:
+        return "unreachable", next((i.strerror.lower() for i in chain if isinstance(i, OSError) and i.strerror), "")
+    return "lost", ""
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    seen: list[BaseException] = []
+    todo: list[BaseException | None] = [error]
+    while todo and len(seen) < 32:
+        item = todo.pop(0)
+        if item is None or any(item is old for old in seen):
+            continue
+        seen.append(item)
+        yield item
+        todo += [item.__cause__, item.__context__]
+        todo += [arg for arg in (*item.args, getattr(item, "reason", None)) if isinstance(arg, BaseException)]
+
+
+def headers_for(base: Mapping[str, str], user_agent: str) -> dict[str, str]:
+    """The headers of a request of ours: what was hashed must not be transcoded on the way."""
+    return {"User-Agent": user_agent, "Accept-Encoding": "identity", **base}
