@@ -1,0 +1,207 @@
+"""Base images made from Debian packages, since no public registry is asked. As tars of a root file system, kept for a day,
+and pushed to a registry with nothing but the standard library, so that no code under test has a hand in them."""
+
+import gzip
+import hashlib
+import io
+import json
+import os
+import platform
+import random
+import shutil
+import subprocess
+import tarfile
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from servers import MissingError, tool
+
+PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+_PASSWD = b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n"
+_GROUP = b"root:x:0:\nnogroup:x:65534:\n"
+
+
+@dataclass(frozen=True)
+class Base:
+    """What goes into a base image: a way to write its tar, and its configuration."""
+
+    name: str
+    write: Callable[[Path], None]
+    command: tuple[str, ...] = ("/bin/sh",)
+
+
+def suite() -> str:
+    """The Debian release to make bases of: this machine's, if it is a Debian."""
+    release = dict(
+        line.rstrip().split("=", 1)
+        for line in Path("/etc/os-release").read_text().splitlines()
+        if "=" in line
+    )
+    return release.get("VERSION_CODENAME", "bookworm") if release.get("ID") == "debian" else "bookworm"
+
+
+def _debian(*packages: str, hooks: tuple[str, ...] = ()) -> Callable[[Path], None]:
+    def write(target: Path) -> None:
+        command = [tool("mmdebstrap"), "--quiet", "--variant=minbase", "--format=tar"]
+        command += [f"--include={','.join(packages)}"] if packages else []
+        for path in ("/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*"):
+            command.append(f"--dpkgopt=path-exclude={path}")
+        command += [f"--customize-hook={hook}" for hook in hooks]
+        command += [suite(), str(target)]
+        subprocess.run(command, check=True, timeout=900)
+
+    return write
+
+
+def _member(
+    tar: tarfile.TarFile, name: str, kind: bytes, data: bytes = b"", mode: int = 0o755, link: str = ""
+) -> None:
+    info = tarfile.TarInfo(name)
+    info.type, info.mode, info.linkname, info.size, info.mtime = kind, mode, link, len(data), 1_600_000_000
+    tar.addfile(info, io.BytesIO(data))
+
+
+def _write_busybox(tar: tarfile.TarFile) -> None:
+    program = next((path for path in ("/bin/busybox", "/usr/bin/busybox") if os.path.exists(path)), "")
+    if not program:
+        raise MissingError(
+            "busybox-static is not installed: integration/run-tests installs what the tests need"
+        )
+    for directory in ("bin", "dev", "etc", "home", "proc", "root", "sys", "usr", "usr/bin", "var"):
+        _member(tar, directory, tarfile.DIRTYPE)
+    _member(tar, "tmp", tarfile.DIRTYPE, mode=0o1777)
+    _member(tar, "etc/passwd", tarfile.REGTYPE, _PASSWD, 0o644)
+    _member(tar, "etc/group", tarfile.REGTYPE, _GROUP, 0o644)
+    _member(tar, "bin/busybox", tarfile.REGTYPE, Path(program).read_bytes())
+    applets = subprocess.run([program, "--list"], capture_output=True, text=True, check=True).stdout.split()
+    for applet in sorted(set(applets) - {"busybox"}):
+        _member(tar, f"bin/{applet}", tarfile.SYMTYPE, link="busybox")
+
+
+def _busybox(target: Path) -> None:
+    with tarfile.open(target, "w") as tar:
+        _write_busybox(tar)
+
+
+def _big(target: Path) -> None:
+    """Busybox and 800 MB in 16,000 files of which half compresses: for the benchmark."""
+    noise = random.Random(1)
+    with tarfile.open(target, "w") as tar:
+        _write_busybox(tar)
+        for group in range(160):
+            _member(tar, f"usr/d{group}", tarfile.DIRTYPE)
+            for number in range(100):
+                data = noise.randbytes(25_000) + b"all work and no play " * 1190
+                _member(tar, f"usr/d{group}/f{number}", tarfile.REGTYPE, data, 0o644)
+
+
+# python3 in Debian refuses to let pip write beside dpkg; in an image there is nobody to protect.
+_ALLOW_PIP = 'rm -f "$1"/usr/lib/python3*/EXTERNALLY-MANAGED'
+
+BASES = {
+    base.name: base
+    for base in (
+        Base("base/busybox:1", _busybox),
+        Base("base/debian:12", _debian("ca-certificates"), ("/bin/bash",)),
+        Base("base/python:3", _debian("python3", "python3-pip", hooks=(_ALLOW_PIP,)), ("python3",)),
+        Base("base/gcc:1", _debian("gcc", "libc6-dev"), ("/bin/bash",)),
+        Base("base/big:1", _big),
+    )
+}
+
+
+def rootfs(name: str, cache: Path) -> Path:
+    """The gzipped tar of a base, made at most once a day."""
+    day = time.strftime("%Y%m%d")
+    stem = f"{name.replace('/', '-').replace(':', '-')}-{suite()}-{ARCHITECTURE}"
+    path = cache / f"{stem}-{day}.tar.gz"
+    if path.exists():
+        return path
+    cache.mkdir(parents=True, exist_ok=True)
+    plain = cache / f"{stem}.{os.getpid()}.tar"
+    packed = plain.with_suffix(".tar.gz")
+    try:
+        BASES[name].write(plain)
+        with (
+            plain.open("rb") as source,
+            packed.open("wb") as out,
+            gzip.GzipFile("", "wb", 1, out, mtime=0) as target,
+        ):
+            shutil.copyfileobj(source, target, 1 << 20)
+        packed.rename(path)
+    finally:
+        plain.unlink(missing_ok=True)
+        packed.unlink(missing_ok=True)
+    for old in cache.glob(f"{stem}-*.tar.gz"):
+        if old != path:
+            old.unlink()
+    return path
+
+
+def _digest(stream: BinaryIO) -> str:
+    return "sha256:" + hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
+
+
+def push(host: str, name: str, cache: Path) -> str:
+    """Make a base if need be, push it to a registry, and return its reference."""
+    layer = rootfs(name, cache)
+    with layer.open("rb") as packed:
+        digest = _digest(packed)
+    with gzip.open(layer) as plain:
+        diff_id = _digest(plain)  # type: ignore[arg-type]
+    created = "2020-01-01T00:00:00Z"
+    config = json.dumps(
+        {
+            "architecture": ARCHITECTURE,
+            "os": "linux",
+            "created": created,
+            "config": {"Env": [PATH], "Cmd": list(BASES[name].command)},
+            "rootfs": {"type": "layers", "diff_ids": [diff_id]},
+            "history": [{"created": created, "created_by": f"rootfs of {name}"}],
+        }
+    ).encode()
+    manifest = json.dumps(
+        {
+            "schemaVersion": 2,
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "config": _descriptor(
+                "application/vnd.oci.image.config.v1+json", _digest(io.BytesIO(config)), len(config)
+            ),
+            "layers": [
+                _descriptor("application/vnd.oci.image.layer.v1.tar+gzip", digest, layer.stat().st_size)
+            ],
+        }
+    ).encode()
+    repository, _, tag = name.partition(":")
+    url = f"http://{host}/v2/{repository}"
+    with layer.open("rb") as packed:
+        _upload(url, digest, packed, layer.stat().st_size)
+    _upload(url, _digest(io.BytesIO(config)), io.BytesIO(config), len(config))
+    kind = "application/vnd.oci.image.manifest.v1+json"
+    _put(f"{url}/manifests/{tag}", io.BytesIO(manifest), len(manifest), kind)
+    return f"{host}/{name}"
+
+
+def _descriptor(kind: str, digest: str, size: int) -> dict[str, object]:
+    return {"mediaType": kind, "digest": digest, "size": size}
+
+
+def _upload(url: str, digest: str, stream: BinaryIO, size: int) -> None:
+    begin = urllib.request.Request(f"{url}/blobs/uploads/", method="POST", data=b"")
+    with urllib.request.urlopen(begin, timeout=60) as answer:
+        location = urllib.parse.urljoin(url, answer.headers["Location"])
+    glue = "&" if "?" in location else "?"
+    _put(f"{location}{glue}digest={digest}", stream, size, "application/octet-stream")
+
+
+def _put(url: str, stream: BinaryIO, size: int, kind: str) -> None:
+    headers = {"Content-Length": str(size), "Content-Type": kind}
+    request = urllib.request.Request(url, method="PUT", data=stream, headers=headers)
+    with urllib.request.urlopen(request, timeout=300) as answer:
+        assert answer.status == 201, answer.status

@@ -1,0 +1,258 @@
+"""What integration tests stand on: servers, base images, an unprivileged user, and kpy as it is installed.
+
+Run as root, by integration/run-tests. A component that is missing fails the tests; nothing is skipped.
+"""
+
+import os
+import pwd
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+import bases
+import servers
+
+HERE = Path(__file__).resolve().parent
+EXAMPLES = HERE / "examples"
+USER = "dev"
+
+
+@dataclass(frozen=True)
+class User:
+    """An account to run kpy as."""
+
+    name: str
+    uid: int
+    gid: int
+    subordinate: bool
+
+
+@dataclass(frozen=True)
+class Kpy:
+    """kpy, as `user`, with `home` as its home: everything it keeps is below that."""
+
+    program: str
+    user: User
+    home: Path
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+    def __call__(
+        self,
+        *argv: str | Path,
+        check: bool = True,
+        cwd: Path | None = None,
+        stdin: bytes = b"",
+        timeout: float = 600,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run it to its end. With `check`, an exit code other than 0 fails the test and shows the output."""
+        done = subprocess.run(
+            [self.program, *map(str, argv)], cwd=cwd or self.home, input=stdin, capture_output=True, timeout=timeout,
+            check=False, **self.spawn(),
+        )  # fmt: skip
+        out, err = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
+        if check and done.returncode:
+            pytest.fail(
+                f"kpy {' '.join(map(str, argv))}: exit code {done.returncode}\n{out}{err}", pytrace=False
+            )
+        return subprocess.CompletedProcess(done.args, done.returncode, out, err)
+
+    def spawn(self) -> dict[str, object]:
+        """The arguments for subprocess that make a program run as this user, in this home, with a bare environment."""
+        environment = {
+            "HOME": str(self.home),
+            "USER": self.user.name,
+            "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
+            "LANG": "C.UTF-8",
+        }
+        return {
+            "user": self.user.uid,
+            "group": self.user.gid,
+            "extra_groups": [],
+            "umask": 0o022,
+            "env": {**environment, **self.variables},
+        }
+
+    def with_env(self, **variables: str) -> "Kpy":
+        """The same, with more environment variables."""
+        return Kpy(self.program, self.user, self.home, {**self.variables, **variables})
+
+
+def _account(name: str) -> pwd.struct_passwd:
+    try:
+        return pwd.getpwnam(name)
+    except KeyError:
+        subprocess.run([servers.tool("useradd"), "--create-home", "--shell", "/bin/bash", name], check=True)
+        return pwd.getpwnam(name)
+
+
+def _has_range(name: str) -> bool:
+    lines = Path("/etc/subuid").read_text().splitlines() if Path("/etc/subuid").exists() else []
+    return any(line.startswith(f"{name}:") for line in lines)
+
+
+@pytest.fixture(scope="session")
+def dev() -> User:
+    """An unprivileged user with subordinate ids."""
+    if os.geteuid() != 0:
+        raise servers.MissingError(
+            "integration tests start servers and run as several users: run them as root"
+        )
+    account = _account(USER)
+    if not _has_range(USER):
+        command = [
+            servers.tool("usermod"),
+            "--add-subuids",
+            "100000-165535",
+            "--add-subgids",
+            "100000-165535",
+            USER,
+        ]
+        subprocess.run(command, check=True)
+    servers.tool("newuidmap")
+    return User(USER, account.pw_uid, account.pw_gid, subordinate=True)
+
+
+@pytest.fixture(scope="session")
+def area() -> Iterator[Path]:
+    """A directory that all users can enter, for the whole session. Not below pytest's own, which is the runner's alone."""
+    path = Path(tempfile.mkdtemp(prefix="kpy-integration-", dir="/var/tmp"))
+    path.chmod(0o755)
+    yield path
+    # Files of subordinate ids are in it; we are root.
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def cache() -> Path:
+    """Where base images are kept from one run to the next."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kpy-integration"
+
+
+@pytest.fixture(scope="session")
+def program(dev: User) -> str:
+    """The installed kpy, which the unprivileged user can run."""
+    path = str(Path(sys.executable).parent / "kpy")
+    done = (
+        subprocess.run(
+            [path, "--version"],
+            user=dev.uid,
+            group=dev.gid,
+            capture_output=True,
+            text=True,
+            cwd="/",
+            check=False,
+        )
+        if os.path.exists(path)
+        else None
+    )
+    if done is None or done.returncode:
+        why = done.stderr.strip() if done else "it is not installed"
+        raise servers.MissingError(f"{USER} cannot run {path}: {why}: integration/run-tests prepares it")
+    return path
+
+
+@pytest.fixture
+def workdir(area: Path, dev: User, request: pytest.FixtureRequest) -> Path:
+    """A directory of the test's own that the unprivileged user owns."""
+    name = "".join(letter if letter.isalnum() else "-" for letter in request.node.name)[:60]
+    path = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=area))
+    path.chmod(0o755)
+    os.chown(path, dev.uid, dev.gid)
+    return path
+
+
+@pytest.fixture
+def make_kpy(program: str, dev: User, area: Path) -> Callable[[], Kpy]:
+    """A kpy with a store of its own, each time it is asked for."""
+
+    def make() -> Kpy:
+        home = Path(tempfile.mkdtemp(prefix="home-", dir=area))
+        os.chown(home, dev.uid, dev.gid)
+        return Kpy(program, dev, home)
+
+    return make
+
+
+@pytest.fixture
+def kpy(make_kpy: Callable[[], Kpy]) -> Kpy:
+    """kpy as the unprivileged user, with an empty store."""
+    return make_kpy()
+
+
+@pytest.fixture(scope="session")
+def shared_home(area: Path, dev: User) -> Path:
+    """A home whose store several tests may share."""
+    path = area / "shared-home"
+    path.mkdir()
+    os.chown(path, dev.uid, dev.gid)
+    return path
+
+
+@pytest.fixture
+def shared_kpy(program: str, dev: User, shared_home: Path) -> Kpy:
+    """kpy with the store that other tests have filled: for tests that do not care."""
+    return Kpy(program, dev, shared_home)
+
+
+@pytest.fixture
+def example(workdir: Path, dev: User) -> Callable[[str], Path]:
+    """A copy of an example, for the unprivileged user."""
+
+    def copy(name: str) -> Path:
+        path = workdir / name
+        shutil.copytree(EXAMPLES / name, path)
+        for directory, _, files in os.walk(path):
+            os.chown(directory, dev.uid, dev.gid)
+            os.chmod(directory, 0o755)
+            for file in files:
+                os.chown(os.path.join(directory, file), dev.uid, dev.gid)
+        return path
+
+    return copy
+
+
+@pytest.fixture(scope="session")
+def registry(area: Path) -> Iterator[servers.Registry]:
+    """A registry that lets everybody in."""
+    with servers.registry(area / "registry") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def auth_registry(area: Path) -> Iterator[servers.Registry]:
+    """A registry with a password: servers.USER, servers.PASSWORD."""
+    with servers.registry(area / "auth-registry", password=True) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def docker(area: Path) -> Iterator[servers.Docker]:
+    """A docker engine."""
+    with servers.docker_engine(area / "docker") as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def busybox_base(registry: servers.Registry, cache: Path) -> str:
+    return bases.push(registry.host, "base/busybox:1", cache)
+
+
+@pytest.fixture(scope="session")
+def debian_base(registry: servers.Registry, cache: Path) -> str:
+    return bases.push(registry.host, "base/debian:12", cache)
+
+
+@pytest.fixture(scope="session")
+def python_base(registry: servers.Registry, cache: Path) -> str:
+    return bases.push(registry.host, "base/python:3", cache)
+
+
+@pytest.fixture(scope="session")
+def gcc_base(registry: servers.Registry, cache: Path) -> str:
+    return bases.push(registry.host, "base/gcc:1", cache)
