@@ -40,7 +40,7 @@ def lookup_user(spec: str, passwd: bytes | None, group: bytes | None) -> Identit
     `uid:gid` needs no file. A user alone gets his primary and supplementary groups; with a group, only that one.
     An unknown uid alone has gid 0. "" is uid 0. Raises SandboxError for unknown names and ids out of range (R03).
     """
-    name, colon, group_name = spec.partition(":")
+    name, _, group_name = spec.partition(":")
     name = name or "0"
     uid, gid = _number(name, spec), _number(group_name, spec)
     if uid is not None and gid is not None:

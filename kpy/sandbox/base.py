@@ -1,10 +1,10 @@
 """What a sandbox is, and the values it takes. Implementations stand beside this file."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
-from kpy.linux.users import Identity as Identity
+from kpy.linux.users import Identity as Identity  # noqa: PLC0414 - others import it from here
 from kpy.util.cancel import Cancel
 
 
@@ -21,11 +21,15 @@ class Process:
     argv: tuple[str, ...]
     env: tuple[str, ...] = field(repr=False)
     cwd: str = "/"
-    identity: Identity = Identity()
+    identity: Identity = Identity()  # noqa: RUF009 - frozen
     network: Literal["default", "none", "host"] = "default"
     hostname: str = "buildkitsandbox"
     hosts: tuple[tuple[str, str], ...] = ()
     shm_size: int = 0
+
+    def with_identity(self, identity: Identity) -> "Process":
+        """The same process as somebody else."""
+        return replace(self, identity=identity)
 
 
 @dataclass(frozen=True, slots=True)

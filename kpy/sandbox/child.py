@@ -1,0 +1,231 @@
+"""The program that enters a sandbox and starts the command of a RUN in it. Started by process.py as a program of its
+own, because kpy has threads and a fork of it could not go on. Standard library and kpy.linux only, and of them only
+what starts fast.
+
+It makes the namespaces and forks the init of the pid namespace, which mounts, changes the root, starts the command,
+reaps what is orphaned, and ends with the command: the kernel then kills all that is left (R23). Where the pid
+namespace cannot be had, it adopts and kills the leftovers itself.
+
+Told by a spec (marshal: bytes, and no import to read it); answers in records on a pipe, see `Control`.
+"""
+
+import marshal
+import os
+import signal
+import struct
+import sys
+
+from kpy.linux import capabilities, libc
+from kpy.linux.namespaces import CLONE_NEWPID
+from kpy.sandbox import mounts, program
+from kpy.sandbox.stubs import Stub
+
+TYPE_CHECKING = False  # as mypy knows it; importing typing takes longer than all else here
+if TYPE_CHECKING:
+    from typing import Any
+
+_SIOCSIFFLAGS, _IFF_UP = 0x8914, 1
+
+
+class Control:
+    """Records to kpy: a length, then fields with NUL between them. `stub` path before after, `exit` status,
+    `error` errno text."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        os.set_inheritable(descriptor, False)
+
+    def send(self, *fields: bytes) -> None:
+        """One record; small ones are written whole even if others write too."""
+        record = b"\0".join(fields)
+        os.write(self._descriptor, struct.pack("<I", len(record)) + record)
+
+    def error(self, text: str, number: int) -> None:
+        """Say that the sandbox cannot be."""
+        self.send(b"error", b"%d" % number, os.fsencode(text[:2000]))
+
+
+def main(spec_fd: int, control_fd: int) -> None:
+    """Run what the spec says and end. Never returns to the caller with a sandbox half made."""
+    with os.fdopen(spec_fd, "rb") as stream:
+        spec = marshal.loads(stream.read())  # noqa: S302 - it is kpy that wrote it
+    control = Control(control_fd)
+    os.umask(0o022)
+    libc.prctl(libc.PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != spec["parent"]:
+        os._exit(1)  # it died before we could ask to die with it
+    try:
+        libc.unshare(spec["unshare"])
+        mounts.isolate()
+    except OSError as error:
+        control.error(f"cannot isolate the RUN: {error.strerror}", error.errno or 0)
+        os._exit(1)
+    if spec["unshare"] & CLONE_NEWPID:
+        _outer(spec, control)
+    else:
+        _run(spec, control)
+    sys.stdout.flush()
+    os._exit(0)
+
+
+def _outer(spec: "dict[str, Any]", control: Control) -> None:
+    """Fork the init and wait for it: when it is gone, so is all that it held."""
+    alive, ours = os.pipe2(os.O_CLOEXEC)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    init = os.fork()
+    if init == 0:
+        os.close(ours)
+        _guarded(spec, control, alive)
+    signal.signal(signal.SIGTERM, lambda *_: os.kill(init, signal.SIGKILL))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+    os.waitpid(init, 0)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def _guarded(spec: "dict[str, Any]", control: Control, alive: int) -> None:
+    """The init: whatever happens, it never returns into the code of its parent."""
+    try:
+        libc.prctl(libc.PR_SET_PDEATHSIG, signal.SIGKILL)
+        os.set_blocking(alive, False)
+        try:
+            os.read(alive, 1)
+            os._exit(1)  # end of file: the parent died before we could ask to die with it
+        except BlockingIOError:
+            pass
+        _run(spec, control)
+    except BaseException as error:
+        control.error(f"{type(error).__name__}: {error}", 0)
+    finally:
+        os._exit(0)
+
+
+def _run(spec: "dict[str, Any]", control: Control) -> None:
+    """Enter the root, start the command, reap until it ends, and say how it ended."""
+    private = bool(spec["private_pids"])
+    if not private:
+        libc.prctl(libc.PR_SET_CHILD_SUBREAPER, 1)
+    # No process of the RUN, which has uid 0 too, may look into this one: it holds the secrets of the spec.
+    libc.prctl(libc.PR_SET_DUMPABLE, 0)
+    try:
+        _enter(spec, control)
+    except mounts.Refused as error:
+        control.error(error.text, error.number)
+        return
+    except OSError as error:
+        where = f" ({os.fsdecode(error.filename)})" if error.filename else ""
+        control.error(f"cannot make the sandbox: {error.strerror}{where}", error.errno or 0)
+        return
+    pid = os.fork()
+    if pid == 0:
+        _become(spec, control)
+    if not private:
+        signal.signal(signal.SIGTERM, lambda *_: os.kill(pid, signal.SIGKILL))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+    control.send(b"exit", b"%d" % _reap(pid))
+    if not private:
+        _kill_children()
+
+
+def _enter(spec: "dict[str, Any]", control: Control) -> None:
+    made: list[Stub] = []
+    root = spec["root"]
+    hostname = spec["hostname"]
+    if spec["private_network"]:
+        _loopback_up()
+    try:
+        stage = mounts.Stage(root, made)
+        mounts.populate(stage, spec)
+    finally:
+        for stub in made:
+            control.send(b"stub", stub.path, b"%d" % stub.before, b"%d" % stub.after)
+    mounts.change_root(stage)
+    libc.sethostname(hostname)
+    cwd = spec["cwd"]
+    if not os.path.lexists(cwd):
+        os.makedirs(cwd, 0o755)  # as runc does; it stays in the layer
+
+
+def _reap(pid: int) -> int:
+    while True:
+        ended, status = os.waitpid(-1, 0)
+        if ended == pid:
+            code = os.waitstatus_to_exitcode(status)
+            return code if code >= 0 else 128 - code
+
+
+def _kill_children() -> None:
+    """Kill and reap until nobody is left: orphans become our children as their parents die."""
+    while True:
+        own = os.getpid()
+        for name in os.listdir("/proc"):
+            if name.isdigit() and _parent_of(name) == own:
+                try:
+                    os.kill(int(name), signal.SIGKILL)
+                except (ProcessLookupError, PermissionError):
+                    pass
+        try:
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            return
+
+
+def _parent_of(pid: str) -> int:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            # pid (name) state ppid: the name may hold anything, parentheses and blanks too
+            return int(file.read().rpartition(b")")[2].split()[1])
+    except (OSError, IndexError):
+        return 0
+
+
+def _become(spec: "dict[str, Any]", control: Control) -> None:
+    """In the last fork: take the identity and become the command."""
+    try:
+        for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        os.setsid()
+        _take_identity(spec)
+        if not spec["private_pids"]:
+            libc.prctl(libc.PR_SET_PDEATHSIG, signal.SIGKILL)  # after the ids: a change of them clears it
+        program.execute(spec["argv"], spec["env"])
+    except program.CannotStart as error:
+        os.write(2, os.fsencode(error.text) + b"\n")
+        os._exit(error.status)
+    except mounts.Refused as error:
+        control.error(error.text, error.number)
+    except BaseException as error:
+        control.error(f"{type(error).__name__}: {error}", 0)
+    finally:
+        os._exit(126)
+
+
+def _take_identity(spec: "dict[str, Any]") -> None:
+    uid, gid, groups, keep, cwd = spec["uid"], spec["gid"], spec["groups"], spec["capabilities"], spec["cwd"]
+    # Before the ids, as runc does: a WORKDIR that the user may not enter is still where the command starts.
+    try:
+        os.chdir(cwd)
+    except OSError as error:
+        reason = (error.strerror or "").lower()
+        raise program.CannotStart(f"chdir to {os.fsdecode(cwd)}: {reason}", program.NOT_FOUND) from error
+    held = capabilities.permitted()
+    capabilities.limit_bounding(keep)
+    try:
+        # The primary group is a supplementary one too, lest setgid programs lose it (CVE-2022-36109).
+        os.setgroups(sorted({gid, *groups}))
+        os.setresgid(gid, gid, gid)
+        os.setresuid(uid, uid, uid)
+    except OSError as error:
+        text = f"cannot become user {uid}:{gid}: such ids are not mapped into the user namespace"
+        raise mounts.Refused(text, error.errno or 0) from error
+    capabilities.limit(keep & held if uid == 0 else 0)
+
+
+def _loopback_up() -> None:
+    import fcntl
+    import socket
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", _IFF_UP))
+
+
