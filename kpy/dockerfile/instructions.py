@@ -14,7 +14,7 @@ from kpy.dockerfile.span import Span
 class Heredoc:
     """A here-document (H01-H09). `content` is after `<<-` chomping; `expand` is False for quoted delimiters.
 
-    `fd` is the prefix digits as a number (0 when there are none).
+    `fd` is the prefix digits as a number (0 when there are none). `raw` is the content before chomping.
     """
 
     name: str
@@ -22,6 +22,7 @@ class Heredoc:
     expand: bool
     chomp: bool
     fd: int = 0
+    raw: str = ""
 
 
 @dataclass(frozen=True, slots=True)

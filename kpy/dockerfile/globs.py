@@ -1,0 +1,173 @@
+"""Path patterns: Go's filepath.Match (COPY wildcards) and moby/patternmatcher's (`**`; .dockerignore, --exclude).
+
+Strings only, `/` separates. Both are made into regular expressions once. A Glob's stars are matched without going
+back (atomic groups), and repeated stars of a PathPattern are merged: no pattern takes exponential time.
+"""
+
+import re
+from dataclasses import dataclass, field
+
+from kpy.dockerfile.forms import FormError
+
+
+@dataclass(frozen=True, slots=True)
+class Glob:
+    """A pattern of Go's filepath.Match: `*` `?` `[a-z]` `[^x]` `\\x`; stars do not cross `/` (C04)."""
+
+    pattern: str
+    _regex: re.Pattern[str] = field(repr=False, compare=False)
+
+    @staticmethod
+    def parse(pattern: str) -> "Glob":
+        """Raises FormError for a malformed pattern."""
+        chunks: list[str] = [""]
+        for token in tokens(pattern):
+            if token == "*":
+                chunks.append("")
+            else:
+                chunks[-1] += "[^/]" if token == "?" else token
+        first, *rest = chunks
+        # The leftmost place for a chunk is as good as any later one, except for the last, which must end the name.
+        middle = "".join(f"(?>[^/]*?{chunk})" for chunk in rest[:-1] if chunk)
+        last = f"[^/]*{rest[-1]}" if rest else ""
+        return Glob(pattern, re.compile(f"{first}{middle}{last}", re.DOTALL))
+
+    def matches(self, name: str) -> bool:
+        """Whether the whole name matches."""
+        return self._regex.fullmatch(name) is not None
+
+
+def match(pattern: str, name: str) -> bool:
+    """filepath.Match. Raises FormError for a malformed pattern; use `Glob` to match many names."""
+    return Glob.parse(pattern).matches(name)
+
+
+def has_wildcard(path: str) -> bool:
+    """Whether Go's fsutil takes the path for a pattern rather than for a name: an unescaped `*`, `?` or `[`."""
+    position = 0
+    while position < len(path):
+        if path[position] == "\\":
+            position += 1
+        elif path[position] in "*?[":
+            return True
+        position += 1
+    return False
+
+
+def tokens(pattern: str) -> list[str]:
+    """`*`, `?`, or the regular expression of one character. Raises FormError as filepath.Match gives ErrBadPattern."""
+    found: list[str] = []
+    position = 0
+    while position < len(pattern):
+        character = pattern[position]
+        position += 1
+        if character in "*?":
+            found.append(character)
+        elif character == "[":
+            token, position = _character_class(pattern, position)
+            found.append(token)
+        elif character == "\\":
+            if position == len(pattern):
+                raise _bad(pattern)
+            found.append(re.escape(pattern[position]))
+            position += 1
+        else:
+            found.append(re.escape(character))
+    return found
+
+
+def _character_class(pattern: str, position: int) -> tuple[str, int]:
+    """The class that starts behind `[`, as a regular expression, and where it ends."""
+    negated = pattern.startswith("^", position)
+    position += negated
+    ranges: list[str] = []
+    while not (ranges and pattern.startswith("]", position)):
+        low, position = _class_character(pattern, position)
+        high = low
+        if pattern.startswith("-", position):
+            high, position = _class_character(pattern, position + 1)
+        # An empty range (z-a) matches nothing, and is no error.
+        if low <= high:
+            ranges.append(f"{re.escape(low)}-{re.escape(high)}")
+        else:
+            ranges.append("")
+    body = "".join(ranges)
+    if not body:
+        return ("(?s:.)" if negated else r"(?!)"), position + 1
+    return f"[{'^' if negated else ''}{body}]", position + 1
+
+
+def _class_character(pattern: str, position: int) -> tuple[str, int]:
+    character = pattern[position : position + 1]
+    if character in ("", "-", "]"):
+        raise _bad(pattern)
+    if character == "\\":
+        position += 1
+        character = pattern[position : position + 1]
+    if not character or position + 1 >= len(pattern):
+        raise _bad(pattern)
+    return character, position + 1
+
+
+def _bad(pattern: str) -> FormError:
+    return FormError(f"invalid pattern {pattern!r}: syntax error", hint="escape [ and \\ with a backslash")
+
+
+@dataclass(frozen=True, slots=True)
+class PathPattern:
+    """A pattern of moby/patternmatcher, without `!`, already cleaned: as filepath.Match, and `**` for any depth (G05).
+
+    Its four ways to match give different results for odd patterns (`**foo` matches `barfoo`, `**foo*` does not match
+    `barfoox`), so they are kept apart as there.
+    """
+
+    pattern: str
+    _exact: bool = field(compare=False)
+    _prefix: str | None = field(compare=False)
+    _suffix: str | None = field(compare=False)
+    _regex: re.Pattern[str] | None = field(compare=False, repr=False)
+
+    @staticmethod
+    def parse(pattern: str) -> "PathPattern":
+        """Raises FormError for a malformed pattern."""
+        found = tokens(pattern)
+        special = [token for token in found if token in ("*", "?") or token.startswith(("[", "(?"))]
+        plain = not special and "\\" not in pattern
+        double = found[:2] == ["*", "*"]
+        if plain:
+            return PathPattern(pattern, True, None, None, None)
+        if double and len(special) == 2 and "\\" not in pattern:
+            return PathPattern(pattern, False, None, pattern[2:], None)
+        if found[-2:] == ["*", "*"] and len(special) == 2 and "\\" not in pattern:
+            return PathPattern(pattern, False, pattern[:-2], None, None)
+        return PathPattern(pattern, False, None, None, re.compile(_double_star_regex(found), re.DOTALL))
+
+    def matches(self, path: str) -> bool:
+        """Whether the path itself matches; parents are the caller's business."""
+        if self._regex is not None:
+            return self._regex.fullmatch(path) is not None
+        if self._exact:
+            return path == self.pattern
+        if self._prefix is not None:
+            return path.startswith(self._prefix)
+        suffix = self._suffix or ""
+        return path.endswith(suffix) or (suffix.startswith("/") and path == suffix[1:])
+
+
+def _double_star_regex(found: list[str]) -> str:
+    parts: list[str] = []
+    position = 0
+    while position < len(found):
+        token = found[position]
+        if found[position : position + 2] == ["*", "*"]:
+            position += 2
+            if found[position : position + 1] == ["/"]:
+                position += 1
+            part = ".*" if position >= len(found) else "(?:.*/)?"
+        else:
+            position += 1
+            part = {"*": "[^/]*", "?": "[^/]"}.get(token, token)
+        # Twice the same star is one star, and much faster.
+        if not (part in ("(?:.*/)?", "[^/]*") and parts and parts[-1] == part):
+            parts.append(part)
+    return "".join(parts)
