@@ -129,6 +129,6 @@ class DirectoryContext:
             return open(os.devnull, "rb")
         try:
             number = os.open(self._path(entry.path), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-            return os.fdopen(number, "rb", buffering=0)  # type: ignore[return-value]
+            return os.fdopen(number, "rb", buffering=0)
         except OSError as error:
             raise ContextError(f"cannot read {entry.path} in the build context: {error.strerror}") from error

@@ -4,7 +4,8 @@ import re
 from typing import TYPE_CHECKING
 
 from kpy.dockerfile import instructions as ins
-from kpy.dockerfile.words import WordError, expand
+from kpy.dockerfile.forms import FormError
+from kpy.dockerfile.words import expand_heredoc
 from kpy.oci import digest as oci_digest
 from kpy.errors import ContentError
 from kpy.plan.model import CopyOp, CopySource, GitOp, HttpOp
@@ -96,8 +97,8 @@ def _heredoc(dispatcher: "Dispatcher", doc: ins.Heredoc, item: ins.Copy | ins.Ad
     if not doc.expand:
         return doc.content
     try:
-        return expand(doc.content, dispatcher.state.scope.env, escape="\\", keep_quotes=True).text
-    except WordError as error:
+        return expand_heredoc(doc.content, dispatcher.state.scope.env).text
+    except FormError as error:
         raise item.span.error(f"failed to process the heredoc {doc.name}: {error.message}", hint=error.hint) from error
 
 

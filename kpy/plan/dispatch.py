@@ -5,10 +5,10 @@ from dataclasses import replace
 from typing import Protocol, assert_never
 
 from kpy.dockerfile import instructions as ins
-from kpy.dockerfile.expose import parse_ports
-from kpy.dockerfile.signals import parse_signal
+from kpy.dockerfile.expose import check_signal, parse_ports
+from kpy.dockerfile.forms import FormError
 from kpy.dockerfile.span import Span
-from kpy.dockerfile.words import WordError, expand, expand_words
+from kpy.dockerfile.words import expand, expand_words
 from kpy.oci.config import Healthcheck, ImageConfig, RuntimeConfig
 from kpy.oci.platform import Platform
 from kpy.plan import copying, running
@@ -97,7 +97,7 @@ class Dispatcher:
         def process(word: str, **how: bool) -> str:
             try:
                 return expand(word, env, escape=self.planner.escape, **how).text
-            except WordError as error:
+            except FormError as error:
                 raise span.error(f"failed to process {word!r}: {error.message}", hint=error.hint) from error
 
         return process
@@ -106,7 +106,7 @@ class Dispatcher:
         """Expand and split at blanks (X13)."""
         try:
             return expand_words(word, self.state.scope.env, escape=self.planner.escape)
-        except WordError as error:
+        except FormError as error:
             raise span.error(f"failed to process {word!r}: {error.message}", hint=error.hint) from error
 
     def _set(self, runtime: RuntimeConfig, text: str) -> None:
@@ -192,8 +192,8 @@ class Dispatcher:
         words = [word for port in item.ports for word in self.expand_words(port, item.span)]
         try:
             ports = parse_ports(words)
-        except ValueError as error:
-            raise item.span.error(str(error)) from error
+        except FormError as error:
+            raise item.span.error(error.message, hint=error.hint) from error
         known = sorted({*self.state.runtime.exposed_ports, *ports})
         shown = " ".join(f"{port}:{{}}" for port in ports)
         self._set(replace(self.state.runtime, exposed_ports=tuple(known)), f"EXPOSE map[{shown}]")
@@ -209,7 +209,7 @@ class Dispatcher:
     def _stop_signal(self, item: ins.StopSignal) -> None:
         text = self.expand(item.signal, item.span)
         try:
-            parse_signal(text)
-        except ValueError as error:
-            raise item.span.error(f"invalid signal: {text}", hint=str(error)) from error
+            check_signal(text)
+        except FormError as error:
+            raise item.span.error(error.message, hint=error.hint) from error
         self._set(replace(self.state.runtime, stop_signal=text), f"STOPSIGNAL {text}")

@@ -1,16 +1,15 @@
 """RUN to steps: argv, environment, mounts (R01-R22, H07, H08, A08, A11)."""
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kpy.dockerfile import instructions as ins
-from kpy.dockerfile.flags import check_mount
-from kpy.dockerfile.heredoc import HeredocFile, heredoc_command
+from kpy.dockerfile.heredoc import HeredocFile, heredoc_shell_text
+from kpy.dockerfile.mounts import check_mount, parse_size
 from kpy.dockerfile.span import Span
 from kpy.plan.model import MountOp, RunOp
 from kpy.plan.scope import PROXY_ARGS
 from kpy.plan.state import absolute
-from kpy.util.sizes import parse_size
 
 if TYPE_CHECKING:
     from kpy.plan.dispatch import Dispatcher
@@ -56,11 +55,11 @@ def _network(dispatcher: "Dispatcher", item: ins.Run) -> str:
 
 
 def _argv(dispatcher: "Dispatcher", item: ins.Run) -> tuple[tuple[str, ...], tuple[str, str] | None]:
-    if isinstance(item.command, ins.ExecForm):
-        return item.command.argv, None
-    command = heredoc_command(item)
+    command = heredoc_shell_text(item)
     if isinstance(command, HeredocFile):
-        return (*dispatcher.state.shell, f"/dev/pipes/{command.name}"), (command.name, command.content)
+        return (*dispatcher.state.shell, command.path), (command.name, command.content)
+    if isinstance(command, ins.ExecForm):
+        return command.argv, None
     return (*dispatcher.state.shell, command.text), None
 
 
@@ -68,8 +67,9 @@ def _mount(dispatcher: "Dispatcher", mount: ins.Mount, span: Span, inputs: list[
     """One --mount, expanded and with defaults (R13-R18); its source becomes an input of the step."""
     process = dispatcher.expander(span)
     values = {key: getattr(mount, key) for key in _EXPANDED}
-    mount = replace(mount, **{key: process(value) for key, value in values.items() if value is not None})
-    check_mount(mount, span)
+    expanded: dict[str, Any] = {key: process(value) for key, value in values.items() if value is not None}
+    mount = replace(mount, **expanded)
+    mount = check_mount(mount, span)
     target = absolute(dispatcher.state.workdir, mount.target) if mount.target else ""
     if mount.kind in ("bind", "cache", "tmpfs") and (not target or target == "/"):
         raise span.error(f"invalid mount target {mount.target or ''!r} of --mount=type={mount.kind}", hint="a target below / is needed")

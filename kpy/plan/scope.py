@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from kpy.dockerfile.forms import FormError
 from kpy.dockerfile.instructions import Arg, KeyValue
 from kpy.dockerfile.span import Span
-from kpy.dockerfile.words import WordError, expand
+from kpy.dockerfile.words import expand
 from kpy.oci.platform import Platform
 
 # Usable in RUN without an ARG; kept out of history and cache key unless declared (A08).
@@ -56,7 +57,7 @@ def expand_in(word: str, env: Mapping[str, str], span: Span, escape: str) -> str
     """Expand a word; a mistake becomes a DockerfileError at the span."""
     try:
         return expand(word, env, escape=escape).text
-    except WordError as error:
+    except FormError as error:
         raise span.error(f"failed to process {word!r}: {error.message}", hint=error.hint) from error
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 from kpy.dockerfile.dockerignore import Ignore
+from kpy.dockerfile.forms import FormError
 from kpy.errors import ContextError, KpyError
 from kpy.layer.entry import Entry, Kind
 from kpy.layer.source import FileSource
@@ -48,6 +49,7 @@ class Copier:
         self.rules = rules
         self.tag = tag
         self.wanted: list[Wanted] = []
+        self._at: dict[str, Entry] = {}
 
     # --- entries -------------------------------------------------------------
 
@@ -80,6 +82,11 @@ class Copier:
         self.target.put(self._changed(entry, path), None, (self.tag, same) if same is not None else None)
         if entry.kind is Kind.FILE:
             self.wanted.append(Wanted(entry, path))
+            self._at[path] = entry
+
+    def wanted_at(self, path: str) -> Entry | None:
+        """The file of the source that was copied to a path of the target."""
+        return self._at.get(path)
 
     # --- copying -------------------------------------------------------------
 
@@ -91,10 +98,10 @@ class Copier:
             return copy_with_parents(self, pattern, dest)
         try:
             found = wildcards(self.source, pattern)
-        except ValueError as error:
-            raise ContextError(f"bad pattern {pattern!r}: {error}") from error
+        except FormError as error:
+            raise ContextError(f"bad pattern {pattern!r}: {error.message}", hint=error.hint) from error
         for path in ["/".join(parts_of(pattern))] if found is None else found:
-            self._copy_one(path, dest)
+            self.copy_path(path, dest)
         return 1 if found is None else len(found)
 
     def find(self, path: str) -> Entry:
@@ -106,7 +113,8 @@ class Copier:
             raise missing(self.source, path)
         return entry
 
-    def _copy_one(self, path: str, dest: str) -> None:
+    def copy_path(self, path: str, dest: str) -> None:
+        """Copy one path, which is taken literally."""
         entry = self.find(path)
         wanted = dest.strip("/")
         parent = wanted if dest.endswith("/") else wanted.rpartition("/")[0]

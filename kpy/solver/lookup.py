@@ -70,7 +70,7 @@ def has_wildcard(part: str) -> bool:
 def wildcards(source: FileSource, pattern: str) -> list[str] | None:
     """The paths that a source pattern matches, sorted; None when it has no wildcard (C04).
 
-    As BuildKit: a match ends the descent, `*` does not cross `/`. Raises ValueError for a bad pattern.
+    As BuildKit: a match ends the descent, `*` does not cross `/`. Raises FormError for a bad pattern.
     """
     parts = parts_of(pattern)
     first = next((index for index, part in enumerate(parts) if has_wildcard(part)), -1)

@@ -4,6 +4,8 @@ import os
 import threading
 from types import TracebackType
 
+from kpy.errors import InterruptedBuildError
+
 
 class Cancel:
     """Set once, from any thread or a signal handler. `fileno()` becomes readable then, for select and poll."""
@@ -33,6 +35,11 @@ class Cancel:
     def is_set(self) -> bool:
         """Was it set?"""
         return self._event.is_set()
+
+    def check(self) -> None:
+        """Raise InterruptedBuildError if it was set."""
+        if self._event.is_set():
+            raise InterruptedBuildError("interrupted")
 
     def fileno(self) -> int:
         """A descriptor that is readable once the flag is set."""

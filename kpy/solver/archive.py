@@ -1,0 +1,132 @@
+"""ADD of archives (C22): what is in the tar goes into the layer; contents wait in one spool file until written.
+
+Knows tar entries and the layer target; which files are archives is decided by their first bytes, never by names.
+"""
+
+import io
+import os
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import BinaryIO
+
+from kpy.errors import ContentError, ContextError
+from kpy.layer.decompress import decompressor, sniff_archive
+from kpy.layer.entry import Entry, Kind
+from kpy.layer.tarread import Content, read_tar
+from kpy.solver.copy import CAPABILITY, Rules
+from kpy.solver.target import LayerTarget, Open
+
+
+class Spool:
+    """One unlinked temporary file that contents are appended to; read back by position. Not thread-safe."""
+
+    def __init__(self, directory: str) -> None:
+        self._file = os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        self._size = 0
+
+    def __enter__(self) -> "Spool":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._file)
+
+    def add(self, chunks: Callable[[], Iterable[bytes]]) -> tuple[int, int]:
+        """Append all chunks; where they begin and how many bytes they are."""
+        start = self._size
+        for chunk in chunks():
+            view = memoryview(chunk)
+            while view:
+                written = os.write(self._file, view)
+                self._size += written
+                view = view[written:]
+        return start, self._size - start
+
+    def opener(self, start: int, size: int) -> Open:
+        """Opens a range."""
+
+        def read() -> BinaryIO:
+            return io.BufferedReader(_Range(self._file, start, size))
+
+        return read
+
+
+class _Range(io.RawIOBase):
+    def __init__(self, number: int, start: int, size: int) -> None:
+        super().__init__()
+        self._number, self._at, self._end = number, start, start + size
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: "memoryview | bytearray") -> int:  # type: ignore[override]
+        view = memoryview(buffer)[: self._end - self._at]
+        count = os.preadv(self._number, [view], self._at) if view else 0
+        self._at += count
+        return count
+
+
+def is_archive(opener: Open) -> bool:
+    """Does the file begin as a tar does, plain or compressed?"""
+    return sniff_archive(opener()) is not None
+
+
+def unpack(opener: Open, name: str, dest: str, target: LayerTarget, rules: Rules, spool: Spool) -> None:
+    """Put the entries of an archive below `dest`, which is made as a directory.
+
+    Links in the destination are followed inside the root, as for an extraction; `./` itself changes nothing.
+    Raises ContentError for a broken archive, ContextError when a directory is in the way.
+    """
+    top = dest.strip("/")
+    owner = rules.owner or (0, 0)
+    try:
+        target.make_dirs(top, 0o755, owner, rules.now)
+    except NotADirectoryError as error:
+        raise ContextError(f"cannot unpack {name} to /{top}: /{error} is not a directory") from error
+    top = target.resolve(top)
+    files: dict[str, object] = {}
+    with ExitStack() as stack:
+        raw = stack.enter_context(opener())
+        plain = stack.enter_context(decompressor(raw))
+        try:
+            for entry, content in read_tar(plain, layer=False):
+                if entry.path:
+                    _put(entry, content, name, top, target, rules, spool, files)
+        except ContentError as error:
+            raise ContentError(f"cannot unpack {name}: {error.message}", hint=error.hint) from error
+
+
+def _put(
+    entry: Entry, content: Content, name: str, top: str, target: LayerTarget, rules: Rules, spool: Spool,
+    files: dict[str, object],
+) -> None:  # fmt: skip
+    wanted = f"{top}/{entry.path}" if top else entry.path
+    parent, _, last = wanted.rpartition("/")
+    try:
+        target.make_dirs(parent, 0o755, (0, 0), rules.now)
+    except NotADirectoryError as error:
+        raise ContextError(f"cannot unpack {name}: /{error} is not a directory") from error
+    above = target.resolve(parent)
+    place = f"{above}/{last}" if above else last
+    uid, gid = rules.owner or (entry.uid, entry.gid)
+    mode = rules.mode.apply(entry.mode, is_dir=entry.kind is Kind.DIR) if rules.mode and entry.kind is not Kind.SYMLINK else entry.mode
+    xattrs = {key: value for key, value in entry.xattrs.items() if key == CAPABILITY}
+    changed = replace(entry, path=place, uid=uid, gid=gid, mode=mode, xattrs=xattrs)
+    if entry.kind is Kind.HARDLINK:
+        source = target.resolve(f"{top}/{entry.link}" if top else entry.link, follow_last=False)
+        put = target.puts.get(source)
+        if put is None:
+            raise ContentError(f"{entry.path} is a hard link to {entry.link}, which the archive does not have")
+        same = put.same_file or ("archive", name, source)
+        target.puts[source] = replace(put, same_file=same)
+        target.put(replace(put.entry, path=place), put.open, same)
+        return
+    if entry.kind is Kind.FILE:
+        if last.startswith(".wh."):
+            raise ContextError(
+                f"cannot unpack {entry.path} of {name}: a file whose name starts with .wh. would delete files in the image"
+            )
+        start, size = spool.add(content.chunks)
+        target.put(replace(changed, size=size), spool.opener(start, size))
+        return
+    target.put(changed)

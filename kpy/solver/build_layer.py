@@ -1,0 +1,48 @@
+"""From entries to a layer in the store: written, hashed and compressed in one pass, its tree kept with it."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import BinaryIO, cast
+
+from kpy.layer.build import build_layer
+from kpy.layer.entry import Entry, LayerItem
+from kpy.oci import mediatype
+from kpy.oci.image import Layer
+from kpy.solver.copy import CAPABILITY
+from kpy.solver.values import Services
+
+SECOND = 1_000_000_000
+_MEDIA_TYPES = {
+    "gzip": mediatype.OCI_LAYER_GZIP,
+    "zstd": mediatype.OCI_LAYER_ZSTD,
+    "none": mediatype.OCI_LAYER,
+}
+
+
+def in_layer_form(entry: Entry) -> Entry:
+    """As layers have it: whole seconds (containerd truncates them too), and only file capabilities as attributes."""
+    mtime = entry.mtime // SECOND * SECOND
+    xattrs = entry.xattrs
+    if xattrs and any(key != CAPABILITY for key in xattrs):
+        xattrs = {key: value for key, value in xattrs.items() if key == CAPABILITY}
+    return entry if mtime == entry.mtime and xattrs is entry.xattrs else replace(entry, mtime=mtime, xattrs=xattrs)
+
+
+def _checked(items: Iterable[LayerItem], services: Services) -> Iterator[LayerItem]:
+    for item in items:
+        services.cancel.check()
+        entry = in_layer_form(item.entry)
+        yield item if entry is item.entry else LayerItem(entry, item.open)
+
+
+def store_layer(items: Iterable[LayerItem], services: Services) -> Layer:
+    """Write the layer to the store. Nothing is left of it when this raises."""
+    blobs = services.store.images
+    with blobs.writer() as writer:
+        built = build_layer(_checked(items, services), cast(BinaryIO, writer), services.compression)
+        descriptor = writer.commit(_MEDIA_TYPES[services.compression.kind])
+    layer = Layer(descriptor, built.diff_id)
+    services.store.put_tree(layer.diff_id, built.tree.encode())
+    services.store.put_layer(layer)
+    services.layers.add_built(layer, built.tree)
+    return layer

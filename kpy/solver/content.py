@@ -1,0 +1,194 @@
+"""Layers while a build runs: fetched when somebody needs them, indexed once, several at a time, never twice.
+
+A layer that is only in a registry stays there until its tree or its files are asked for (N36).
+"""
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import BinaryIO, cast
+
+from kpy.errors import ContentError, ImageNotFoundError
+from kpy.events import Reporter, StepProgress
+from kpy.layer.decompress import decompressor
+from kpy.layer.index import LayerTree, scan_layer
+from kpy.layer.tree import Tree
+from kpy.oci.content import BlobSource
+from kpy.oci.descriptor import Descriptor
+from kpy.oci.digest import Digest
+from kpy.oci.image import Chain, Image, Layer, chain_id
+from kpy.store.store import Store
+from kpy.util.cancel import Cancel
+from kpy.util.streams import HashingReader, TeeReader, drain
+
+FETCHES = 4  # at once, as docker and containerd do
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a layer can be had, and whom to tell how far it is."""
+
+    source: BlobSource
+    step: str
+
+
+class Layers:
+    """All layers of one build. Thread-safe. Implements snapshot.base.LayerContent."""
+
+    def __init__(self, store: Store, report: Reporter, cancel: Cancel) -> None:
+        self._store = store
+        self._report = report
+        self._cancel = cancel
+        self._lock = threading.Lock()
+        self._locks: dict[Digest, threading.Lock] = {}
+        self._origins: dict[Digest, Origin] = {}
+        self._layer_trees: dict[Digest, LayerTree] = {}
+        self._trees: dict[Digest | None, Tree] = {None: Tree.empty()}
+
+    def add_image(self, image: Image, step: str) -> None:
+        """Make the layers of an image known; nothing is fetched."""
+        with self._lock:
+            for layer in image.chain:
+                self._origins.setdefault(layer.diff_id, Origin(image.content, step))
+
+    def add_built(self, layer: Layer, tree: LayerTree) -> None:
+        """A layer that this build made; its blob and tree are in the store."""
+        with self._lock:
+            self._layer_trees[layer.diff_id] = tree
+
+    # --- blobs ---------------------------------------------------------------
+
+    def _only_one(self, diff_id: Digest) -> threading.Lock:
+        with self._lock:
+            return self._locks.setdefault(diff_id, threading.Lock())
+
+    def has_blob(self, layer: Layer) -> bool:
+        """Is the blob in the store?"""
+        return self._store.images.blobs.has(layer.descriptor)
+
+    def fetch(self, layers: Iterable[Layer], *, trees: bool) -> None:
+        """Bring blobs (or only trees, where that is all that is missing) to the store, several at once."""
+        wanted = [layer for layer in layers if not (self._has_tree(layer) if trees else self.has_blob(layer))]
+        if len(wanted) <= 1:
+            for layer in wanted:
+                self._fetch(layer)
+            return
+        with ThreadPoolExecutor(FETCHES, thread_name_prefix="fetch") as pool:
+            for done in [pool.submit(self._fetch, layer) for layer in wanted]:
+                done.result()
+
+    def _fetch(self, layer: Layer) -> None:
+        with self._only_one(layer.diff_id):
+            if self.has_blob(layer):
+                if not self._has_tree(layer):
+                    with self._store.images.open(layer.descriptor) as blob:
+                        self._index(layer, blob)
+                return
+            origin = self._origins.get(layer.diff_id)
+            if origin is None:
+                raise ImageNotFoundError(f"layer {layer.descriptor.digest} is not in the store")
+            with self._store.images.writer(layer.descriptor) as writer:
+                count = _Counter(self._report, origin.step, layer.descriptor, self._cancel)
+                with origin.source.open(layer.descriptor) as remote:
+                    self._index(layer, cast(BinaryIO, TeeReader(remote, writer.write, count)))
+                writer.commit(layer.descriptor.media_type)
+            self._store.put_layer(layer)
+
+    def _index(self, layer: Layer, blob: BinaryIO) -> None:
+        """Read a blob to its end: check its diff_id (L09) and keep its tree."""
+        with decompressor(blob) as plain:
+            hasher = HashingReader(plain, hashlib.new(layer.diff_id.algorithm))
+            tree = scan_layer(cast(BinaryIO, hasher))
+            drain(hasher)
+        drain(blob)
+        if hasher.hexdigest() != layer.diff_id.hex:
+            raise ContentError(
+                f"layer {layer.descriptor.digest} does not match its diff_id: it should be {layer.diff_id}, "
+                f"the content has sha256:{hasher.hexdigest()}"
+            )
+        self._store.put_tree(layer.diff_id, tree.encode())
+        self._layer_trees[layer.diff_id] = tree
+
+    def tar(self, layer: Layer, /) -> BinaryIO:
+        """The uncompressed tar; fetches the blob if it is not there."""
+        self.fetch([layer], trees=False)
+        return decompressor(self._store.images.open(layer.descriptor))
+
+    def tar_of(self, chain: Chain) -> Callable[[Digest], BinaryIO]:
+        """Opens layers of the chain by diff_id."""
+        known = {layer.diff_id: layer for layer in chain}
+
+        def open_layer(diff_id: Digest) -> BinaryIO:
+            return self.tar(known[diff_id])
+
+        return open_layer
+
+    # --- trees ---------------------------------------------------------------
+
+    def _has_tree(self, layer: Layer) -> bool:
+        return layer.diff_id in self._layer_trees or self._load_tree(layer.diff_id) is not None
+
+    def _load_tree(self, diff_id: Digest) -> LayerTree | None:
+        data = self._store.get_tree(diff_id)
+        if data is None:
+            return None
+        try:
+            tree = LayerTree.decode(data)
+        except ContentError:
+            return None  # of another version, or broken: it is made again
+        self._layer_trees[diff_id] = tree
+        return tree
+
+    def tree(self, chain: Chain) -> Tree:
+        """The merged tree of the chain; streams the layers whose trees are not known."""
+        key = chain_id(chain)
+        with self._lock:
+            found = self._trees.get(key)
+        if found is not None:
+            return found
+        self.fetch(chain, trees=True)
+        known = len(chain)
+        while (found := self._trees.get(chain_id(chain[:known]))) is None:
+            known -= 1  # ends at 0: the tree of the empty chain is always there
+        tree = found
+        for layer in chain[known:]:
+            tree = tree.apply(self._layer_trees[layer.diff_id], layer.diff_id)
+        with self._lock:
+            self._trees[key] = tree
+        return tree
+
+    # --- an image's content --------------------------------------------------
+
+    def open(self, descriptor: Descriptor, /) -> BinaryIO:
+        """BlobSource: the store first, then where the layer came from."""
+        if self._store.images.blobs.has(descriptor):
+            return self._store.images.open(descriptor)
+        for origin in {id(item.source): item for item in self._origins.values()}.values():
+            try:
+                return origin.source.open(descriptor)
+            except ImageNotFoundError:
+                continue
+        raise ImageNotFoundError(f"blob {descriptor.digest} is not in the store")
+
+
+class _Counter:
+    """Reports how many bytes of a blob came, at most every 256 KiB, and stops when the build is cancelled."""
+
+    def __init__(self, report: Reporter, step: str, descriptor: Descriptor, cancel: Cancel) -> None:
+        self._report = report
+        self._step = step
+        self._descriptor = descriptor
+        self._cancel = cancel
+        self._done = 0
+        self._told = 0
+
+    def __call__(self, count: int) -> None:
+        self._cancel.check()
+        self._done += count
+        if self._done - self._told >= 1 << 18 or self._done == self._descriptor.size:
+            self._told = self._done
+            self._report(StepProgress(self._step, self._descriptor.digest.short, self._done, self._descriptor.size))
+
+

@@ -1,0 +1,35 @@
+"""Part of a tree of files as a real directory, for mounts that no snapshot can serve."""
+
+import tempfile
+from contextlib import ExitStack
+
+from kpy.layer.entry import Kind
+from kpy.layer.extract import extract
+from kpy.layer.tree import Tree
+from kpy.layer.write import write_tar
+from kpy.solver.copy import Copier, Rules, bind_contents
+from kpy.solver.target import LayerTarget
+from kpy.solver.values import FilesValue, Services
+from kpy.util.erase import remove
+
+
+def materialise(value: FilesValue, path: str, services: Services, stack: ExitStack) -> str:
+    """Write the file or directory at `path` of the source to disk; it goes when `stack` ends. Gives where it is."""
+    directory = tempfile.mkdtemp(dir=services.spool)
+    stack.callback(remove, directory)
+    entry = value.source.lookup(path)
+    is_dir = entry is None or entry.kind is Kind.DIR
+    target = LayerTarget(Tree.empty())
+    copier = Copier(value.source, target, Rules(None, None, keep_owner=True, exclude=None, now=0), tag="")
+    copier.copy_path(path, "/content" if is_dir else "/content/file")
+    with value.source.reading([item.source for item in copier.wanted]) as opener:
+        bind_contents(target, copier.wanted, opener)
+        with tempfile.TemporaryFile(dir=services.spool) as tar:
+
+            def write(data: bytes) -> None:
+                tar.write(data)
+
+            write_tar(target.items(), write)
+            tar.seek(0)
+            extract(tar, directory)
+    return f"{directory}/content" if is_dir else f"{directory}/content/file"

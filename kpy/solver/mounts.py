@@ -1,0 +1,135 @@
+"""`RUN --mount` made ready: sources found or unpacked, caches locked, secrets fetched (R13-R18)."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from kpy.errors import ContextError, SandboxError
+from kpy.plan.model import MountOp, RunOp
+from kpy.sandbox.base import Mount
+from kpy.solver.lookup import resolve
+from kpy.solver.materialise import materialise
+from kpy.solver.values import ChainValue, FilesValue, Services, Value
+from kpy.util.locks import FileLock
+
+
+def make_mounts(
+    op: RunOp, inputs: Sequence[Value], services: Services, stack: ExitStack
+) -> tuple[list[Mount], list[str]]:
+    """The mounts of a RUN, and the variables that secrets set. What they need lives as long as `stack`."""
+    mounts: list[Mount] = []
+    variables: list[str] = []
+    for item in op.mounts:
+        match item.kind:
+            case "bind":
+                source = _source(item, inputs[item.input], services, stack)
+                mounts.append(Mount("bind", item.target, source, read_only=item.read_only, discard=not item.read_only))
+            case "cache":
+                mounts.append(_cache(item, inputs, services, stack))
+            case "tmpfs":
+                mounts.append(Mount("tmpfs", item.target, size=item.size))
+            case "secret":
+                _secret(item, services, mounts, variables)
+            case _:
+                if item.required:
+                    raise SandboxError(
+                        "--mount=type=ssh: no SSH agent or key was given to this build",
+                        hint="kpy does not support --ssh yet",
+                    )
+    if op.script is not None:
+        name, content = op.script
+        data = content.encode("utf-8", "surrogateescape")
+        mounts.append(Mount("file", f"/dev/pipes/{name}", read_only=True, data=data, mode=0o755))
+    return mounts, variables
+
+
+def _source(item: MountOp, value: Value, services: Services, stack: ExitStack) -> str:
+    """A directory or file on disk that has what is to be mounted; never a path outside of the source."""
+    snapshotter, _ = services.strategy()
+    if isinstance(value, ChainValue):
+        tree = services.layers.tree(value.chain)
+        path = resolve(tree, item.source)
+        if tree.lookup(path) is None and path:
+            raise ContextError(f'"{item.source}": not found in the source of --mount={item.target}')
+        root = stack.enter_context(snapshotter.view(value.chain))
+        if root is None and snapshotter.capacity > 1:
+            root = stack.enter_context(snapshotter.prepare(value.chain, value.base)).root
+        if root is not None:
+            return os.path.join(root, path) if path else root
+        return materialise(_files(value, services), path, services, stack)
+    path = resolve(value.source, item.source)
+    if value.source.lookup(path) is None:
+        raise ContextError(f'"/{path}": not found in the build context', hint="is it excluded by .dockerignore?")
+    if value.root:
+        return os.path.join(value.root, path) if path else value.root
+    return materialise(value, path, services, stack)
+
+
+def _files(value: ChainValue, services: Services) -> FilesValue:
+    from kpy.solver.execute import files_of  # noqa: PLC0415  (it needs this module)
+
+    return FilesValue(files_of(value, services)[0])
+
+
+def _cache(item: MountOp, inputs: Sequence[Value], services: Services, stack: ExitStack) -> Mount:
+    """A cache directory of the store (R15): made once with mode and owner, or from its source; locked as asked."""
+    name = hashlib.sha256(item.id.encode()).hexdigest()
+    base = services.store.directory / "cachemounts"
+    os.makedirs(base, mode=0o700, exist_ok=True)
+    path = base / name
+    if item.sharing == "locked":
+        stack.enter_context(FileLock(base / f"{name}.lock", cancel=services.cancel))
+    elif item.sharing == "private":
+        path = _private(base, name, services, stack)
+    if not path.is_dir():
+        with FileLock(base / f"{name}.make", cancel=services.cancel):
+            if not path.is_dir():
+                _make_cache(path, item, inputs, services)
+    return Mount("bind", item.target, str(path), read_only=item.read_only)
+
+
+def _make_cache(path: Path, item: MountOp, inputs: Sequence[Value], services: Services) -> None:
+    new = path.with_name(path.name + ".new")
+    if item.input >= 0:
+        with ExitStack() as inner:
+            value = inputs[item.input]
+            files = _files(value, services) if isinstance(value, ChainValue) else value
+            where = materialise(files, resolve(files.source, item.source), services, inner)
+            os.rename(where, new)
+    else:
+        os.makedirs(new, exist_ok=True)
+        os.chown(new, item.uid, item.gid)
+        os.chmod(new, item.mode)
+    os.rename(new, path)
+
+
+def _private(base: Path, name: str, services: Services, stack: ExitStack) -> Path:
+    """The first copy of the cache that nobody uses."""
+    for number in range(1000):
+        path = base / (f"{name}.{number}" if number else name)
+        try:
+            stack.enter_context(FileLock(base / f"{path.name}.lock", timeout=0, cancel=services.cancel))
+        except Exception:  # noqa: S112  (in use: the next one)
+            continue
+        return path
+    raise SandboxError("1000 builds use this private cache at once")
+
+
+def _secret(item: MountOp, services: Services, mounts: list[Mount], variables: list[str]) -> None:
+    """A secret as a file, a variable, or both (R17). Its value is in no event, key or error."""
+    get = services.secrets.get(item.id)
+    if get is None:
+        if item.required:
+            raise SandboxError(
+                f"secret {item.id}: not found", hint=f"give it with --secret id={item.id},src=FILE or ,env=NAME"
+            )
+        return
+    value = get()
+    if item.env:
+        variables.append(f"{item.env}={value.decode('utf-8', 'surrogateescape')}")
+    if item.target:
+        mounts.append(
+            Mount("file", item.target, read_only=True, data=value, mode=item.mode, uid=item.uid, gid=item.gid)
+        )

@@ -1,0 +1,110 @@
+"""RUN: mounts made ready, the process run in a snapshot, what changed written as a layer (R01-R24)."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+from kpy.errors import StepFailedError
+from kpy.events import StepLog
+from kpy.linux.users import lookup_user
+from kpy.oci.image import Layer
+from kpy.plan.model import RunOp, Step
+from kpy.sandbox.base import Mount, Process
+from kpy.solver.build_layer import store_layer
+from kpy.solver.mounts import make_mounts
+from kpy.solver.values import ChainValue, Services, Value
+
+KEPT_OUTPUT = 16 << 10  # bytes of a failed command's output that its error shows
+
+
+def execute_run(step: Step, op: RunOp, inputs: Sequence[Value], services: Services) -> Layer:
+    """Run the command and give the layer of its changes.
+
+    Raises StepFailedError with the end of the output when the command fails, SandboxError when it cannot be run.
+    """
+    parent = inputs[0]
+    assert isinstance(parent, ChainValue)
+    snapshotter, sandbox = services.strategy()
+    services.layers.fetch(parent.chain, trees=False)
+    tree = services.layers.tree(parent.chain)
+    identity = lookup_user(op.user, tree.content("etc/passwd"), tree.content("etc/group"))
+    tail = Tail(KEPT_OUTPUT)
+
+    def log(data: bytes) -> None:
+        tail.add(data)
+        services.report(StepLog(step.id, data))
+
+    with ExitStack() as stack:
+        mounts, variables = make_mounts(op, inputs, services, stack)
+        active = stack.enter_context(snapshotter.prepare(parent.chain, parent.base))
+        process = make_process(op, variables, services).with_identity(identity)
+        status = sandbox.run(process, active.root, mounts, log, services.cancel)
+        if status:
+            raise failure(step, op, status, tail.text())
+        layer = store_layer(snapshotter.changes(active), services)
+        snapshotter.commit(active, layer)
+        return layer
+
+
+def make_process(op: RunOp, variables: Sequence[str], services: Services) -> Process:
+    """The process of a RUN, as root; `variables` are those of secrets."""
+    network = op.network if op.network in ("none", "host") else "default"
+    return Process(
+        argv=op.argv,
+        env=(*op.env, *op.proxies, *variables),
+        cwd=op.cwd,
+        network=network,  # type: ignore[arg-type]
+        hostname=services.hostname or "buildkitsandbox",
+        hosts=op.hosts,
+        shm_size=op.shm_size,
+    )
+
+
+def failure(step: Step, op: RunOp, status: int, output: str) -> StepFailedError:
+    """The error of a command that failed, in BuildKit's words (R21)."""
+    command = " ".join(op.argv)
+    span = step.span
+    return StepFailedError(
+        f'process "{command}" did not complete successfully: exit code: {status}',
+        step=step.name,
+        status=status,
+        output=output,
+        file=span.source.name if span else "",
+        first_line=span.first if span else 0,
+        last_line=span.last if span else 0,
+        excerpt=span.excerpt() if span else "",
+    )
+
+
+def check_runs(steps: Sequence[Step], services: Services) -> None:
+    """Refuse before the first step what this environment cannot do: mounts, networks, the sandbox itself.
+
+    Raises SandboxError or DockerfileError that names the instruction.
+    """
+    _, sandbox = services.strategy()
+    for step in steps:
+        if isinstance(step.op, RunOp):
+            sandbox.check(make_process(step.op, (), services), [
+                Mount("tmpfs" if mount.kind == "tmpfs" else "bind", mount.target, read_only=mount.read_only)
+                for mount in step.op.mounts
+            ])  # fmt: skip
+
+
+class Tail:
+    """The last bytes of a stream."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._data = bytearray()
+
+    def add(self, data: bytes) -> None:
+        """Append."""
+        self._data += data
+        if len(self._data) > 2 * self._size:
+            del self._data[: -self._size]
+
+    def text(self) -> str:
+        """As text, whole lines where it was cut."""
+        data = bytes(self._data[-self._size :])
+        if len(self._data) > self._size:
+            data = data.partition(b"\n")[2]
+        return data.decode("utf-8", "replace")

@@ -1,0 +1,64 @@
+"""Readers around readers: hash, copy aside, read to the end."""
+
+import io
+from collections.abc import Callable
+from typing import Any, BinaryIO
+
+PIECE = 1 << 20
+
+
+class HashingReader(io.RawIOBase):
+    """Feeds what is read to a hashlib object. Does not close the stream."""
+
+    def __init__(self, stream: BinaryIO, hasher: Any) -> None:
+        super().__init__()
+        self._stream = stream
+        self._hasher = hasher
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        data: bytes = self._stream.read(size)
+        self._hasher.update(data)
+        return data
+
+    def readinto(self, buffer: "memoryview | bytearray") -> int:  # type: ignore[override]
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def hexdigest(self) -> str:
+        """Of all that was read so far."""
+        return str(self._hasher.hexdigest())
+
+
+class TeeReader(io.RawIOBase):
+    """Gives what is read to `write` too, and its length to `count`. Does not close the stream."""
+
+    def __init__(self, stream: BinaryIO, write: Callable[[bytes], object], count: Callable[[int], None]) -> None:
+        super().__init__()
+        self._stream = stream
+        self._write = write
+        self._count = count
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        data: bytes = self._stream.read(size)
+        if data:
+            self._write(data)
+        self._count(len(data))
+        return data
+
+    def readinto(self, buffer: "memoryview | bytearray") -> int:  # type: ignore[override]
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def drain(stream: "BinaryIO | io.RawIOBase") -> None:
+    """Read to the end, so that what checks at the end has checked."""
+    while stream.read(PIECE):
+        pass
