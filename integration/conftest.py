@@ -13,9 +13,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pytest
-
 import bases
+import pytest
 import servers
 
 HERE = Path(__file__).resolve().parent
@@ -138,22 +137,20 @@ def cache() -> Path:
 def program(dev: User) -> str:
     """The installed kpy, which the unprivileged user can run."""
     path = str(Path(sys.executable).parent / "kpy")
-    done = (
-        subprocess.run(
-            [path, "--version"],
-            user=dev.uid,
-            group=dev.gid,
-            capture_output=True,
-            text=True,
-            cwd="/",
-            check=False,
-        )
-        if os.path.exists(path)
-        else None
+    if not os.path.exists(path):
+        raise servers.MissingError(f"{path} is not there: integration/run-tests installs kpy")
+    done = subprocess.run(
+        [path, "--version"],
+        user=dev.uid,
+        group=dev.gid,
+        extra_groups=[],
+        capture_output=True,
+        text=True,
+        cwd="/",
+        check=False,
     )
-    if done is None or done.returncode:
-        why = done.stderr.strip() if done else "it is not installed"
-        raise servers.MissingError(f"{USER} cannot run {path}: {why}: integration/run-tests prepares it")
+    if done.returncode:
+        raise servers.MissingError(f"{USER} cannot run {path}: {done.stderr.strip()}")
     return path
 
 
