@@ -9,21 +9,21 @@ that runs as root.
 
 import contextlib
 import ctypes
-import importlib
 import os
-import pkgutil
+import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import kpy
 from kpy.errors import SandboxError
+from kpy.linux.users import home_of
 from kpy.sandbox.base import Mount, Process
-from kpy.sandbox.emulate import Shelf, mounted
-from kpy.sandbox.passwd import home
+from kpy.sandbox.emulate import Shelf, mounted, resolve
 from kpy.sandbox.spawn import Job, can_isolate_network, run
 from kpy.util.cancel import Cancel
 
 _PR_SET_DUMPABLE = 4
+_LARGEST_PASSWD = 1 << 24
 _KERNEL = ("/proc", "/sys", "/dev")
 
 
@@ -70,7 +70,17 @@ def environment(process: Process, root: str) -> tuple[str, ...]:
     """The whole environment of the process: its own, and HOME if that is not in it."""
     if any(item.startswith("HOME=") for item in process.env):
         return process.env
-    return (*process.env, f"HOME={home(root, process.identity.uid)}")
+    return (*process.env, f"HOME={home_of(process.identity.uid, _passwd(root))}")
+
+
+def _passwd(root: str) -> bytes | None:
+    try:
+        path = resolve(root, "/etc/passwd")
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (OSError, SandboxError):
+        return None
+    with os.fdopen(descriptor, "rb") as file:
+        return file.read(_LARGEST_PASSWD) if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
 
 
 def check_network(process: Process) -> None:
@@ -95,37 +105,52 @@ def scrubbed(environ: Mapping[str, str]) -> dict[str, str]:
     return {**kept, "LC_ALL": "C"}
 
 
-def harden() -> list[str]:
-    """Make this process independent of `/` before it is emptied the first time. Idempotent; call it from the main
-    thread, before any other is started. Returns the modules that could not be loaded.
+def harden(protected: Sequence[str]) -> None:
+    """Make this process independent of `/` before it is emptied the first time. Call it from the main thread, before
+    any other is started. `protected` are the paths, relative to `/`, that are never emptied.
 
-    - Every module of kpy and what it imports is loaded now.
     - Names of hosts are looked up in files and DNS only: the next image's nsswitch.conf may name modules, which the
       C library would load from the image.
     - This process is no longer dumpable: a RUN of the same user cannot read its memory or /proc/PID/environ, which
       may hold credentials, unless it has CAP_SYS_PTRACE (ptrace(2), "Ptrace access mode checking").
+
+    Raises SandboxError if what runs kpy (interpreter, libraries, modules) is not all in protected paths.
     """
+    outside = _outside(["/" + path.strip("/") for path in protected])
+    if outside:
+        raise SandboxError(
+            f"this kpy would be removed with the root file system: {outside} is part of it",
+            hint="build in the kpy image, whose interpreter is in /kpy",
+        )
     libc = ctypes.CDLL(None, use_errno=True)
     with contextlib.suppress(AttributeError):  # musl has no NSS
         libc.__nss_configure_lookup(  # noqa: SLF001 - its public name
             b"hosts", b"files dns"
         )
     libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
-    return preload()
 
 
-def preload() -> list[str]:
-    """Import every module of kpy, and the codecs that are looked up by name at run time. Returns what failed."""
-    failed: list[str] = []
-    for module in pkgutil.walk_packages(kpy.__path__, "kpy.", onerror=failed.append):
-        if not module.name.endswith(".__main__") and module.name not in sys.modules:
-            try:
-                importlib.import_module(module.name)
-            except ImportError:
-                failed.append(module.name)
-    for name in ("encodings.idna", "encodings.latin_1", "stringprep", "unicodedata"):
-        importlib.import_module(name)
-    return failed
+def _outside(protected: Sequence[str]) -> str:
+    """A file that this process needs and that is in none of the paths; "" if there is none."""
+    needed = [
+        sys.executable,
+        os.__file__,
+        *kpy.__path__,
+        *(path for path in sys.path if os.path.exists(path)),
+    ]
+    with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as file:
+        needed += [
+            fields[5].rstrip("\n") for fields in (line.split(maxsplit=5) for line in file) if len(fields) > 5
+        ]
+    for path in needed:
+        real = os.path.realpath(path)
+        if (
+            path.startswith("/")
+            and not path.startswith("/memfd:")
+            and not any(_at_or_below(real, top) for top in protected)
+        ):
+            return path
+    return ""
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
 """The program that runs one process in `/` or in a chroot, where nothing can be mounted or unshared, and leaves no
 process behind. It is a program of its own because it must be the parent of every orphan and kill them all, and kpy
-itself has other children. Standard library only: it must start after `/` was emptied.
+itself has other children. It imports little: it must start, and soon, after `/` was emptied.
 
 Started with two descriptors: the spec (JSON) is read from the first to its end, and the outcome is written to the
 second: `{"status": N}`, or `{"error": text, "errno": N}` when the environment refused. SIGTERM kills everything.
@@ -8,7 +8,6 @@ second: `{"status": N}`, or `{"error": text, "errno": N}` when the environment r
 
 import contextlib
 import ctypes
-import errno
 import fcntl
 import json
 import os
@@ -17,6 +16,8 @@ import socket
 import struct
 from collections.abc import Sequence
 from typing import Any, NoReturn
+
+from kpy.sandbox.program import NOT_FOUND, CannotStart, execute
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _CLONE_NEWNET = 0x40000000
@@ -72,7 +73,9 @@ def _become(libc: ctypes.CDLL, spec: dict[str, Any], report: int) -> NoReturn:
         _enter(libc, spec)
         # A change of ids clears it, so last: nothing outlives us even when we are killed.
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        _exec(spec["argv"], spec["env"])
+        execute([os.fsencode(part) for part in spec["argv"]], [os.fsencode(item) for item in spec["env"]])
+    except CannotStart as error:
+        _cannot(error.text, error.status)
     except _Refused as refused:
         os.write(report, json.dumps({"error": str(refused), "errno": refused.number}).encode())
     except BaseException as error:  # the child must never run the parent's code
@@ -95,7 +98,7 @@ def _enter(libc: ctypes.CDLL, spec: dict[str, Any]) -> None:
     try:
         os.chdir(spec["cwd"])
     except OSError as error:
-        _cannot(f"chdir to {spec['cwd']}: {os.strerror(error.errno or 0).lower()}", 127)
+        _cannot(f"chdir to {spec['cwd']}: {os.strerror(error.errno or 0).lower()}", NOT_FOUND)
     uid, gid, groups = spec["uid"], spec["gid"], spec["groups"]
     try:
         if os.geteuid() == 0:
@@ -106,34 +109,6 @@ def _enter(libc: ctypes.CDLL, spec: dict[str, Any]) -> None:
             os.setresuid(uid, uid, uid)
     except OSError as error:
         raise _Refused(f"cannot become user {uid}:{gid}", error.errno or 0) from error
-
-
-def _exec(argv: list[str], items: Sequence[str]) -> NoReturn:
-    """Find the program as runc does, with the process's own rights, in its own PATH (R02)."""
-    env = {name: value for name, _, value in (item.partition("=") for item in items)}
-    name = argv[0]
-    if "/" in name:
-        candidates = [name]
-    else:
-        candidates = [
-            f"{part or '.'}/{name}" for part in env.get("PATH", "").split(":") if part or "PATH" in env
-        ]
-    worst = 0
-    for candidate in candidates:
-        try:
-            os.execve(candidate, argv, env)  # noqa: S606 - what this program is for
-        except OSError as error:
-            if error.errno in {errno.ENOENT, errno.ENOTDIR} and not os.path.exists(candidate):
-                continue
-            if error.errno == errno.EACCES and "/" not in name:
-                worst = worst or errno.EACCES
-                continue
-            text = os.strerror(error.errno or 0).lower()
-            _cannot(f"exec {candidate}: {text}", 127 if error.errno == errno.ENOENT else 126)
-    if worst:
-        _cannot(f'exec: "{name}": permission denied', 126)
-    where = "no such file or directory" if "/" in name else "executable file not found in $PATH"
-    _cannot(f'exec: "{name}": {where}', 127)
 
 
 def _cannot(text: str, status: int) -> NoReturn:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO, TypeAlias
 
 from kpy.errors import ContentError
+from kpy.layer.device import DEVICE_XATTR, PRIVATE_XATTRS, decode_device
 from kpy.layer.entry import KIND_OF_FORMAT, Entry, Kind, LayerItem, sort_key
 from kpy.snapshot.scan import CTIME, DEV, GID, INO, MODE, MTIME, NLINK, RDEV, SIZE, UID, Index, Record
 
@@ -61,9 +62,7 @@ def text(path: bytes) -> str:
 def kept_xattr(name: str) -> bool:
     """Does a layer keep this extended attribute? File capabilities and the user's own; labels, ACLs and the marks
     of overlayfs belong to the machine."""
-    return name == "security.capability" or (
-        name.startswith("user.") and not name.startswith("user.overlay.")
-    )
+    return name == "security.capability" or (name.startswith("user.") and not name.startswith(PRIVATE_XATTRS))
 
 
 def _order(path: bytes) -> tuple[str, ...]:
@@ -132,10 +131,13 @@ def _link_groups(after: Index, changed: set[bytes]) -> dict[tuple[int, int], lis
 def _item(root: str, path: bytes, now: Record, target: bytes | None) -> LayerItem:
     """The file as it is on disk."""
     kind = KIND_OF_FORMAT[stat.S_IFMT(now[MODE])]
-    device = (os.major(now[RDEV]), os.minor(now[RDEV])) if kind in {Kind.CHAR, Kind.BLOCK} else (0, 0)
-    link = ""
+    device, link = (0, 0), ""
+    if kind is Kind.FILE:
+        kind, device = _placeholder(root, path, now)
+    elif kind in {Kind.CHAR, Kind.BLOCK}:
+        device = (os.major(now[RDEV]), os.minor(now[RDEV]))
     if target is not None:
-        kind, link = Kind.HARDLINK, text(target)
+        kind, link, device = Kind.HARDLINK, text(target), (0, 0)
     elif kind is Kind.SYMLINK:
         link = text(os.readlink(_full(root, path)))
     entry = Entry(
@@ -151,6 +153,18 @@ def _item(root: str, path: bytes, now: Record, target: bytes | None) -> LayerIte
         xattrs=_xattrs(root, path) if kind in {Kind.FILE, Kind.DIR} else {},
     )
     return LayerItem(entry, (lambda: _open(root, path)) if kind is Kind.FILE else None)
+
+
+def _placeholder(root: str, path: bytes, now: Record) -> tuple[Kind, tuple[int, int]]:
+    """An empty file may stand for a device that could not be made when its layer was unpacked."""
+    if not now[SIZE]:
+        try:
+            found = decode_device(os.getxattr(_full(root, path), DEVICE_XATTR, follow_symlinks=False))
+        except OSError:
+            found = None
+        if found:
+            return found
+    return Kind.FILE, (0, 0)
 
 
 def _full(root: str, path: bytes) -> bytes:

@@ -6,16 +6,17 @@ import errno
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kpy.errors import SandboxError, StoreError
-from kpy.layer.entry import LayerItem
-from kpy.layer.extract import extract
+from kpy.layer.entry import Entry, LayerItem
+from kpy.layer.extract import ExtractOptions, extract
+from kpy.layer.tree import LayerTree, Tree
 from kpy.oci.image import Chain, Layer
 from kpy.snapshot.base import LayerContent, Snapshot
-from kpy.snapshot.diff import Known, differences
+from kpy.snapshot.diff import differences, text
 from kpy.snapshot.scan import Index, scan, settle
 from kpy.util.erase import empty
 from kpy.util.mountinfo import mount_points
@@ -35,16 +36,17 @@ class _State:
 
     chain: Chain | None = None
     index: Index | None = None
-    after: Index | None = None
+    tree: Tree = field(default_factory=Tree.empty)
     keep: frozenset[bytes] = frozenset()
+    after: Index | None = None
+    entries: list[Entry] = field(default_factory=list)
 
 
 class DirectorySnapshotter:
     """Implements `snapshot.base.Snapshotter` with one directory.
 
     `protected` are paths relative to `root` that are never removed, extracted or snapshotted, nor is what is below
-    them; mount points found at each emptying are added. `known(chain)` gives what the merged trees of the chain's
-    layers say of a path; without it, a file whose ctime alone moved counts as changed.
+    them; mount points found at each emptying are added.
     `owners` is whether this process may give files any owner.
     """
 
@@ -54,13 +56,11 @@ class DirectorySnapshotter:
         content: LayerContent,
         *,
         protected: Iterable[str] = KERNEL_PATHS,
-        known: Callable[[Chain], Known] | None = None,
         owners: bool = True,
     ) -> None:
         self._root = os.path.realpath(root)
         self._content = content
         self._protected = frozenset(os.fsencode(path.strip("/")) for path in protected if path.strip("/"))
-        self._known = known
         self._owners = owners
         self._state = _State()
         self._lock = threading.Lock()
@@ -112,20 +112,26 @@ class DirectorySnapshotter:
         assert before is not None
         with _disk("cannot scan the root file system"):
             self._state.after = after = scan(self._root, self._state.keep)
-        known = self._known(active.chain) if self._known else None
-        return self._read(differences(self._root, before, after, known))
+        self._state.entries = []
+        return self._read(
+            differences(self._root, before, after, self._state.tree.lookup), self._state.entries
+        )
 
     def commit(self, active: Snapshot, layer: Layer, /) -> None:
         """See Snapshotter. Keeps the scan of the last `changes` as the new index."""
-        after = self._state.after
-        if after is None:
+        state = self._state
+        if state.after is None:
             raise SandboxError("a snapshot was committed whose changes nobody asked for")
-        self._state.chain, self._state.index, self._state.after = (*active.chain, layer), after, None
+        # Without the digests of contents: a file of this layer whose ctime alone moves later counts as changed.
+        state.tree = state.tree.apply(LayerTree(state.entries), layer.diff_id)
+        state.chain, state.index, state.after, state.entries = (*active.chain, layer), state.after, None, []
 
     @staticmethod
-    def _read(items: Iterator[LayerItem]) -> Iterator[LayerItem]:
+    def _read(items: Iterator[LayerItem], seen: list[Entry]) -> Iterator[LayerItem]:
         with _disk("cannot read the root file system"):
-            yield from items
+            for item in items:
+                seen.append(item.entry)
+                yield item
 
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
@@ -154,9 +160,10 @@ class DirectorySnapshotter:
                 self._extract(layer)
             if held is None or missing:
                 state.index = scan(self._root, state.keep)
-        state.chain, state.after = chain, None
+        state.chain, state.after, state.entries = chain, None, []
 
     def _empty(self) -> None:
+        self._state.tree = Tree.empty()
         os.makedirs(self._root, mode=0o755, exist_ok=True)
         self._state.keep = keep = self._protected | frozenset(mount_points(self._root))
         stuck = [path for path in empty(self._root, keep) if not self._is_empty_directory(path)]
@@ -178,20 +185,12 @@ class DirectorySnapshotter:
         return os.path.isdir(full) and not os.path.islink(full) and not os.listdir(full)
 
     def _extract(self, layer: Layer) -> None:
-        keep = self._state.keep
-
-        def skip(path: str) -> bool:
-            name = path.encode("utf-8", "surrogateescape")
-            while True:
-                if name in keep:
-                    return True
-                if b"/" not in name:
-                    return False
-                name = name.rpartition(b"/")[0]
-
         _log.debug("unpacking %s", layer.diff_id)
+        keep = frozenset(text(path) for path in self._state.keep)
+        options = ExtractOptions(skip=keep.__contains__, owners=self._owners)
         with self._content.tar(layer) as tar:
-            extract(tar, self._root, skip=skip, owners=self._owners)
+            extracted = extract(tar, self._root, options=options)
+        self._state.tree = self._state.tree.apply(extracted.tree, layer.diff_id)
 
 
 @contextmanager

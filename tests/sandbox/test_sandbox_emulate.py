@@ -1,0 +1,236 @@
+"""emulate.py: mounts without mounting, in a root that is a plain directory (R07, R14-R18)."""
+
+import os
+import socket
+import stat
+from pathlib import Path
+
+import pytest
+
+from kpy.errors import SandboxError
+from kpy.sandbox.base import Mount
+from kpy.sandbox.emulate import Shelf, mounted, resolve
+from kpy.snapshot.diff import differences
+from kpy.snapshot.scan import scan, settle
+
+
+class Place:
+    """A root, a host directory beside it, and what a layer would see."""
+
+    def __init__(self, path: Path) -> None:
+        self.root, self.host = path / "root", path / "host"
+        self.root.mkdir()
+        self.host.mkdir()
+        self.shelf = Shelf(str(self.root), str(path / "aside"))
+
+    def changes(self, *mounts: Mount, during: object = None) -> list[str]:
+        before = scan(str(self.root))
+        settle(before)
+        with mounted(mounts, self.shelf):
+            if callable(during):
+                during()
+        after = scan(str(self.root))
+        assert {
+            path: record[3] for path, record in before.items() if path in after and record[4] & stat.S_IFDIR
+        } == {
+            path: after[path][3]
+            for path, record in before.items()
+            if path in after and record[4] & stat.S_IFDIR
+        } or during is not None, "mtimes of directories are as they were"
+        return [f"{i.entry.kind.value} {i.entry.path}" for i in differences(str(self.root), before, after)]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+def test_a_secret_is_there_only_meanwhile(place: Place) -> None:
+    seen = []
+
+    def look() -> None:
+        path = place.root / "run" / "secrets" / "key"
+        seen.append((path.read_bytes(), stat.S_IMODE(path.stat().st_mode)))
+
+    ours = {"uid": os.getuid(), "gid": os.getgid()}
+    changes = place.changes(Mount("file", "/run/secrets/key", data=b"s3", mode=0o400, **ours), during=look)
+
+    assert seen == [(b"s3", 0o400)]
+    assert changes == []
+    assert not (place.root / "run").exists()
+
+
+def test_times_of_parents_are_put_back(place: Place) -> None:
+    (place.root / "etc").mkdir()
+    os.utime(place.root / "etc", ns=(5, 7))
+
+    assert (
+        place.changes(Mount("tmpfs", "/etc/a/b/c"), Mount("file", "/etc/x", uid=os.getuid(), gid=os.getgid()))
+        == []
+    )
+    assert (place.root / "etc").stat().st_mtime_ns == 7
+
+
+def test_what_a_run_does_beside_a_mount_stays(place: Place) -> None:
+    def work() -> None:
+        (place.root / "opt" / "cache" / "x").touch()
+        (place.root / "opt" / "made").touch()
+
+    assert place.changes(Mount("tmpfs", "/opt/cache"), during=work) == ["d opt", "f opt/made"]
+
+
+def test_what_was_at_the_target_comes_back(place: Place) -> None:
+    (place.root / "data").mkdir(mode=0o750)
+    (place.root / "data" / "old").write_text("old")
+    seen = []
+
+    def work() -> None:
+        seen.append((os.listdir(place.root / "data"), stat.S_IMODE((place.root / "data").stat().st_mode)))
+        (place.root / "data" / "new").touch()
+
+    assert place.changes(Mount("tmpfs", "/data"), during=work) == []
+    assert seen == [([], 0o750)]
+    assert (place.root / "data" / "old").read_text() == "old"
+
+
+def test_a_bind_is_a_copy_and_writes_are_dropped(place: Place) -> None:
+    (place.host / "dir").mkdir()
+    (place.host / "dir" / "file").write_text("from host")
+    (place.host / "dir" / "link").symlink_to("file")
+    os.link(place.host / "dir" / "file", place.host / "dir" / "name")
+    (place.host / "dir" / "file").chmod(0o640)
+    seen = []
+
+    def work() -> None:
+        target = place.root / "src"
+        seen.append(sorted(os.listdir(target / "dir")))
+        assert (target / "dir" / "file").samefile(target / "dir" / "name")
+        assert stat.S_IMODE((target / "dir" / "file").stat().st_mode) == 0o640
+        (target / "dir" / "file").write_text("changed")
+        (target / "new").touch()
+
+    assert place.changes(Mount("bind", "/src", source=str(place.host), discard=True), during=work) == []
+    assert seen == [["file", "link", "name"]]
+    assert (place.host / "dir" / "file").read_text() == "from host"
+    assert os.listdir(place.host) == ["dir"]
+
+
+def test_a_bind_of_a_file(place: Place) -> None:
+    (place.host / "file").write_text("x")
+    (place.root / "etc").mkdir()
+    (place.root / "etc" / "file").write_text("image's")
+    seen = []
+
+    place.changes(
+        Mount("bind", "/etc/file", source=str(place.host / "file"), read_only=True),
+        during=lambda: seen.append((place.root / "etc" / "file").read_text()),
+    )
+
+    assert seen == ["x"]
+    assert (place.root / "etc" / "file").read_text() == "image's"
+
+
+def test_a_cache_keeps_what_is_written(place: Place) -> None:
+    (place.host / "old").touch()
+
+    def work() -> None:
+        (place.root / "cache" / "old").unlink()
+        (place.root / "cache" / "new").write_text("kept")
+
+    assert place.changes(Mount("bind", "/cache", source=str(place.host)), during=work) == []
+    assert os.listdir(place.host) == ["new"]
+
+
+def test_a_cache_that_the_run_removed_is_empty(place: Place) -> None:
+    (place.host / "old").touch()
+
+    def work() -> None:
+        (place.root / "cache" / "old").unlink()
+        (place.root / "cache").rmdir()
+
+    assert place.changes(Mount("bind", "/cache", source=str(place.host)), during=work) == []
+    assert os.listdir(place.host) == []
+
+
+def test_a_cache_on_another_file_system_is_copied_and_brought_back(place: Place, tmp_path: Path) -> None:
+    from kpy.sandbox.emulate import _bring_back
+
+    target = tmp_path / "target"
+    (target / "sub").mkdir(parents=True)
+    (target / "sub" / "new").write_text("kept")
+    (place.host / "old").touch()
+
+    _bring_back(str(target), str(place.host))
+
+    assert os.listdir(place.host) == ["sub"]
+    assert (place.host / "sub" / "new").read_text() == "kept"
+
+
+def test_mounts_within_mounts(place: Place) -> None:
+    (place.host / "a").touch()
+    seen = []
+
+    place.changes(
+        Mount("bind", "/src", source=str(place.host), read_only=True),
+        Mount("tmpfs", "/src/deep/tmp"),
+        during=lambda: seen.append(
+            sorted(str(path.relative_to(place.root)) for path in place.root.rglob("*"))
+        ),
+    )
+
+    assert seen == [["src", "src/a", "src/deep", "src/deep/tmp"]]
+    assert os.listdir(place.root) == []
+
+
+def test_a_socket_can_be_connected_to(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place.host)
+    with socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX) as client:
+        server.bind("agent")
+        server.listen()
+        monkeypatch.chdir(place.root)
+
+        place.changes(
+            Mount("bind", "/run/agent.0", source=str(place.host / "agent")),
+            during=lambda: client.connect("run/agent.0"),
+        )
+
+        assert os.path.exists(place.host / "agent")
+
+
+@pytest.mark.parametrize(
+    ("link", "target", "expected"),
+    [
+        ("/etc", "/link/x", "etc/x"),
+        ("../../../../etc", "/link/x", "etc/x"),
+        ("/../../..", "/link/x", "x"),
+        ("link", "/other/../x", "x"),
+    ],
+)
+def test_no_symlink_leaves_the_root(tmp_path: Path, link: str, target: str, expected: str) -> None:
+    (tmp_path / "link").symlink_to(link)
+
+    assert resolve(str(tmp_path), target) == str(tmp_path / expected)
+
+
+def test_a_loop_of_symlinks_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("link")
+
+    with pytest.raises(SandboxError, match="too many symlinks"):
+        resolve(str(tmp_path), "/link/x")
+
+
+def test_nothing_is_mounted_at_the_root(place: Place) -> None:
+    (place.root / "link").symlink_to("/")
+
+    with pytest.raises(SandboxError, match="nothing can be mounted at /"):
+        place.changes(Mount("tmpfs", "/link"))
+
+
+def test_a_missing_source_leaves_nothing_behind(place: Place) -> None:
+    (place.root / "data").mkdir()
+    (place.root / "data" / "old").touch()
+
+    with pytest.raises(SandboxError, match="cannot put a mount at /data"):
+        place.changes(Mount("bind", "/data", source="/nonexistent", read_only=True))
+
+    assert os.listdir(place.root / "data") == ["old"]

@@ -1,0 +1,229 @@
+"""live.py, spawn.py, supervisor.py: processes in `/`, without rights (R02-R05, R21, R23, R24)."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from kpy.errors import InterruptedBuildError, SandboxError
+from kpy.sandbox.base import Identity, Mount, Process, Sandbox
+from kpy.sandbox.live import LiveSandbox, scrubbed
+from kpy.util.cancel import Cancel
+
+_: type[Sandbox] = LiveSandbox
+PATH = "PATH=/usr/local/bin:/usr/bin:/bin"
+
+
+class Run:
+    """Runs something and keeps what it said."""
+
+    def __init__(self, state: Path) -> None:
+        self.sandbox = LiveSandbox(str(state), protected=["kpy"])
+        self.output = b""
+
+    def __call__(
+        self, *argv: str, env: Sequence[str] = (PATH, "HOME=/h"), cwd: str = "/", **more: object
+    ) -> int:
+        mounts = more.pop("mounts", ())
+        identity = Identity(os.getuid(), os.getgid())
+        process = Process(argv, tuple(env), cwd, identity, **more)
+        with Cancel() as cancel:
+            return self.sandbox.run(process, "/", mounts, self._log, cancel)
+
+    def _log(self, data: bytes) -> None:
+        self.output += data
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return Run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("script", "status"), [("true", 0), ("exit 7", 7), ("kill -9 $$", 137), ("kill -TERM $$", 143)]
+)
+def test_exit_codes(run: Run, script: str, status: int) -> None:
+    assert run("/bin/sh", "-c", script) == status
+
+
+def test_output_of_both_streams(run: Run) -> None:
+    assert run("/bin/sh", "-c", "echo out; echo err >&2") == 0
+    assert run.output == b"out\nerr\n"
+
+
+def test_environment_is_exactly_the_process_s(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REGISTRY_PASSWORD", "secret")
+
+    run("env", env=[PATH, "A=1", "EMPTY=", "HOME=/x"])
+
+    assert sorted(run.output.split(b"\n")) == [b"", b"A=1", b"EMPTY=", b"HOME=/x", PATH.encode()]
+
+
+def test_home_is_of_the_user(run: Run) -> None:
+    import pwd
+
+    run("/bin/sh", "-c", "echo $HOME", env=[PATH])
+
+    assert run.output.decode().strip() == pwd.getpwuid(os.getuid()).pw_dir
+
+
+def test_umask_stdin_directory_session(run: Run, tmp_path: Path) -> None:
+    run(
+        "/bin/sh",
+        "-c",
+        "umask; pwd; read x || echo none; ps -o sid= -p $$ | tr -d ' '; echo $$",
+        cwd=str(tmp_path),
+    )
+
+    umask, cwd, stdin, session, pid = run.output.decode().split()
+    assert (umask, cwd, stdin, session) == ("0022", str(tmp_path), "none", pid)
+
+
+def test_no_descriptor_is_inherited(run: Run) -> None:
+    with open("/dev/null") as file:
+        os.set_inheritable(file.fileno(), True)
+        run("/bin/sh", "-c", "ls /proc/self/fd")
+
+    assert run.output.split() == [b"0", b"1", b"2", b"3"]  # 3 is ls's own
+
+
+def test_a_program_that_is_not_there(run: Run) -> None:
+    assert run("nonesuch") == 127
+    assert b'exec: "nonesuch": executable file not found in $PATH' in run.output
+
+
+def test_a_program_that_is_not_executable(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("x")
+    (tmp_path / "data").chmod(0o644)
+
+    assert run(str(tmp_path / "data")) == 126
+
+
+def test_a_missing_directory(run: Run) -> None:
+    assert run("true", cwd="/nonesuch") == 127
+    assert run.output == b"chdir to /nonesuch: no such file or directory\n"
+
+
+def test_nothing_outlives_the_run(run: Run, tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    script = f"setsid sh -c 'trap \"\" TERM HUP; echo $$ >> {pids}; sleep 100' & sleep 100 & echo $! >> {pids}; sleep 0.2"
+
+    start = time.monotonic()
+    assert run("/bin/sh", "-c", script) == 0
+
+    assert time.monotonic() - start < 10
+    left = [int(pid) for pid in pids.read_text().split()]
+    assert len(left) == 2
+    assert not any(os.path.exists(f"/proc/{pid}") for pid in left)
+
+
+def test_cancel_ends_it(tmp_path: Path) -> None:
+    process = Process(
+        ("/bin/sh", "-c", "echo started; sleep 100"),
+        (PATH, "HOME=/"),
+        "/",
+        Identity(os.getuid(), os.getgid()),
+    )
+    with Cancel() as cancel:
+        threading.Timer(0.3, cancel.set).start()
+
+        with pytest.raises(InterruptedBuildError):
+            LiveSandbox(str(tmp_path)).run(process, "/", (), lambda data: None, cancel)
+
+
+def test_an_error_in_the_log_ends_it(tmp_path: Path) -> None:
+    process = Process(
+        ("/bin/sh", "-c", "echo started; sleep 100"),
+        (PATH, "HOME=/"),
+        "/",
+        Identity(os.getuid(), os.getgid()),
+    )
+
+    def log(data: bytes) -> None:
+        raise ZeroDivisionError
+
+    with Cancel() as cancel, pytest.raises(ZeroDivisionError):
+        LiveSandbox(str(tmp_path)).run(process, "/", (), log, cancel)
+
+
+def test_much_output_and_much_environment(run: Run) -> None:
+    value = "x" * 100_000
+    assert (
+        run("/bin/sh", "-c", "head -c 3000000 /dev/zero; echo ${#V}", env=[PATH, "HOME=/", f"V={value}"]) == 0
+    )
+    assert run.output.endswith(b"\x00100000\n")
+    assert len(run.output) == 3_000_007
+
+
+def test_mounts_are_there(run: Run, tmp_path: Path) -> None:
+    target = str(tmp_path / "root" / "secret")
+    (tmp_path / "root").mkdir()
+    mount = Mount("file", target, data=b"value", uid=os.getuid(), gid=os.getgid())
+
+    assert run("cat", target, mounts=[mount]) == 0
+    assert run.output == b"value"
+    assert os.listdir(tmp_path / "root") == []
+
+
+@pytest.mark.parametrize("target", ["/proc/x", "/kpy/state", "/kpy", "/dev/../sys/fs"])
+def test_nothing_is_mounted_in_what_is_the_container_s(run: Run, target: str) -> None:
+    with pytest.raises(SandboxError, match="nothing can be mounted in"):
+        run.sandbox.check(Process(("true",), ()), [Mount("tmpfs", target)])
+
+
+def test_network_none_is_refused_before_anything_runs(run: Run) -> None:
+    from kpy.sandbox.spawn import can_isolate_network
+
+    process = Process(("true",), (PATH,), network="none")
+    if can_isolate_network():  # root on a machine of its own
+        run.sandbox.check(process, ())
+    else:
+        with pytest.raises(SandboxError, match="--network=none"):
+            run.sandbox.check(process, ())
+
+
+def test_another_user_needs_rights(run: Run, tmp_path: Path) -> None:
+    process = Process(("id", "-u"), (PATH, "HOME=/"), "/", Identity(12345, 12345))
+    with Cancel() as cancel:
+        if os.getuid() == 0:
+            assert run.sandbox.run(process, "/", (), run._log, cancel) == 0
+            assert run.output == b"12345\n"
+        else:
+            with pytest.raises(SandboxError, match="cannot become user 12345:12345"):
+                run.sandbox.run(process, "/", (), run._log, cancel)
+
+
+def test_scrubbed_keeps_what_is_harmless() -> None:
+    environ = {
+        "HOME": "/h",
+        "LD_PRELOAD": "/x.so",
+        "LC_CTYPE": "de",
+        "LANG": "de",
+        "PYTHONPATH": "/p",
+        "CI": "1",
+    }
+
+    assert scrubbed(environ) == {"HOME": "/h", "CI": "1", "LC_ALL": "C"}
+
+
+@pytest.mark.parametrize(("protected", "refused"), [(["kpy"], True), (["."], False)])
+def test_harden_refuses_an_interpreter_that_would_be_removed(protected: list[str], refused: bool) -> None:
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from kpy.sandbox.live import harden; harden(sys.argv[2:]);"
+        "open('/proc/self/environ').read(); print('still here')"
+    )
+    import kpy
+
+    base = os.path.dirname(os.path.dirname(kpy.__file__))
+    everything = sorted(os.listdir("/")) if protected == ["."] else protected
+    done = subprocess.run(
+        [sys.executable, "-c", code, base, *everything], capture_output=True, text=True, check=False
+    )
+
+    assert (done.returncode != 0) is refused, done.stderr
+    assert ("would be removed with the root" in done.stderr) is refused
