@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from conftest import Kpy
+from people import Kpy
 from servers import Docker, Registry, free_port
 
 Example = Callable[[str], Path]
