@@ -6,7 +6,7 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import BinaryIO, Protocol
 
-from kpy.errors import InterruptedBuildError, RegistryError, UsageError
+from kpy.errors import InterruptedBuildError, UsageError
 from kpy.events import Reporter, StepProgress, silent, step
 from kpy.exporter.base import Artifact, ExportResult, all_blobs, all_manifests
 from kpy.oci.content import BlobSource, Repository
@@ -22,19 +22,18 @@ class Remote(Repository, Protocol):
         self,
         descriptor: Descriptor,
         open: Callable[[], BinaryIO],  # noqa: A002
-        *,
         progress: Callable[[int], None],
-        mount_from: str = "",
-    ) -> None:
-        """Make sure that the blob is there: look, else mount it from the repository `mount_from` of the same
-        registry if it can be, else upload what `open` gives, again if need be. `progress` is told how many bytes are
-        there so far; what it raises ends the upload."""
+        mount_from: Sequence[str],
+    ) -> str:
+        """Make sure that the blob is there: `exists`, `mounted` from one of these repositories of the same registry,
+        or `uploaded` from what `open` gives, again if need be. `progress` is told how many bytes are there so far;
+        what it raises ends the upload."""
         ...
 
 
-def never(_descriptor: Descriptor, _target: Reference, /) -> str:
+def never(_descriptor: Descriptor, _target: Reference, /) -> Sequence[str]:
     """Know of no repository to mount from."""
-    return ""
+    return ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +61,7 @@ Sign = Callable[[Repository, Reference, Descriptor], None]
 class PushExporter:
     """Pushes an artifact. `sign` is called for each target once all content is there, before any name moves.
 
-    `mount_from(blob, reference)` names a repository in the reference's registry that should have the blob, or "".
+    `mount_from(blob, reference)` names repositories of the reference's registry that should have the blob (N11).
     With `by_digest`, no tag is written. Blobs are read from the images' own content, so those of a base image that
     was never stored here pass through without touching the disk.
     """
@@ -70,7 +69,7 @@ class PushExporter:
     targets: tuple[Target, ...]
     report: Reporter = field(default=silent)
     sign: Sign | None = None
-    mount_from: Callable[[Descriptor, Reference], str] = field(default=never)
+    mount_from: Callable[[Descriptor, Reference], Sequence[str]] = field(default=never)
     by_digest: bool = False
     concurrency: int = 4  # N17
     cancel: Cancel | None = None
@@ -98,11 +97,12 @@ class PushExporter:
         return ExportResult(root, tuple(names))
 
     def _name(self, artifact: Artifact, target: Target) -> Sequence[str]:
+        root = artifact.root
         tagged = [item for item in target.references if item.tag and not self.by_digest]
         for reference in tagged:
             self._check()
             with step(self.report, f"tag {reference}", f"tagging {reference.with_tag(reference.tag)}"):
-                _tag(target.repository, artifact, reference.tag)
+                target.repository.put_manifest(root.raw, root.media_type, tag=reference.tag)
         if not tagged:
             return (f"{target.place}@{artifact.descriptor.digest}",)
         return [str(item.with_tag(item.tag)) for item in tagged]
@@ -126,8 +126,8 @@ class PushExporter:
             target.repository.upload(
                 descriptor,
                 lambda: source.open(descriptor),
-                progress=progress,
-                mount_from=self.mount_from(descriptor, target.references[0]),
+                progress,
+                self.mount_from(descriptor, target.references[0]),
             )
             progress(descriptor.size)
 
@@ -149,13 +149,3 @@ def _raise_first(futures: Sequence[Future[None]]) -> None:
     if errors:
         # Those that were stopped because of the first failure are not the news.
         raise next((e for e in errors if not isinstance(e, InterruptedBuildError)), errors[0])
-
-
-def _tag(repository: Repository, artifact: Artifact, tag: str) -> None:
-    try:
-        repository.put_manifest(artifact.root.raw, artifact.root.media_type, tag=tag)
-    except RegistryError:
-        # N32: a registry with immutable tags refuses to write what is there already.
-        found = repository.resolve(tag)
-        if found is None or found.digest != artifact.descriptor.digest:
-            raise

@@ -1,0 +1,185 @@
+"""Key pairs: make, write, read, sign, check. ECDSA, RSA and Ed25519, as cosign uses them: SHA-256, PKCS#1 v1.5.
+
+The seam to the cryptography package: none of its exceptions leaves this file.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from kpy.errors import SignatureError, UsageError
+from kpy.signing import keyfile
+from kpy.util import fs
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
+    Private: TypeAlias = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
+    Public: TypeAlias = ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey
+
+_MAX_FILE = 64 << 10
+_KINDS = "ECDSA, RSA and Ed25519"
+
+
+@dataclass(frozen=True, slots=True)
+class PublicKey:
+    """A Verifier."""
+
+    _key: "Public" = field(repr=False)
+
+    @property
+    def pem(self) -> bytes:
+        """As PEM, SubjectPublicKeyInfo: what cosign calls cosign.pub."""
+        from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+        return self._key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+    @property
+    def key_id(self) -> str:
+        """The SHA-256 of the key's DER form."""
+        from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+        der = self._key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        return f"SHA256:{hashlib.sha256(der).hexdigest()}"
+
+    def verifies(self, payload: bytes, signature: bytes, /) -> bool:
+        """Was this signature of this payload made with the private half of this key?"""
+        from cryptography.exceptions import InvalidSignature
+        from cryptography.hazmat.primitives import hashes
+        from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+
+        try:
+            if isinstance(self._key, ec.EllipticCurvePublicKey):
+                self._key.verify(signature, payload, ec.ECDSA(hashes.SHA256()))
+            elif isinstance(self._key, rsa.RSAPublicKey):
+                self._key.verify(signature, payload, padding.PKCS1v15(), hashes.SHA256())
+            else:
+                self._key.verify(signature, payload)
+        except (InvalidSignature, ValueError):
+            return False
+        return True
+
+    @staticmethod
+    def parse(pem: bytes, *, name: str = "the public key") -> "PublicKey":
+        """Read a PEM public key. Raises SignatureError."""
+        from cryptography.exceptions import UnsupportedAlgorithm
+        from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+        from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+        if b"PRIVATE KEY-----" in pem:
+            raise SignatureError(f"{name} is a private key", hint="verifying takes the public key, such as cosign.pub")
+        try:
+            key = load_pem_public_key(pem)
+        except (ValueError, UnsupportedAlgorithm) as error:
+            raise SignatureError(f"{name} is not a PEM public key") from error
+        if not isinstance(key, (ec.EllipticCurvePublicKey, rsa.RSAPublicKey, ed25519.Ed25519PublicKey)):
+            raise SignatureError(f"{name} is of a kind that is not supported", hint=f"supported are {_KINDS}")
+        return PublicKey(key)
+
+    @staticmethod
+    def load(path: Path) -> "PublicKey":
+        """Read a public key file. Raises SignatureError, UsageError if there is none."""
+        return PublicKey.parse(_read(path), name=f"{path}")
+
+
+@dataclass(frozen=True, slots=True)
+class PrivateKey:
+    """A Signer. Never shows its secret."""
+
+    _key: "Private" = field(repr=False)
+
+    @property
+    def public(self) -> PublicKey:
+        """The public half."""
+        return PublicKey(self._key.public_key())
+
+    @property
+    def key_id(self) -> str:
+        """The SHA-256 of the public half's DER form."""
+        return self.public.key_id
+
+    def sign(self, payload: bytes, /) -> bytes:
+        """The signature of the payload."""
+        from cryptography.hazmat.primitives import hashes
+        from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+
+        if isinstance(self._key, ec.EllipticCurvePrivateKey):
+            return self._key.sign(payload, ec.ECDSA(hashes.SHA256()))
+        if isinstance(self._key, rsa.RSAPrivateKey):
+            return self._key.sign(payload, padding.PKCS1v15(), hashes.SHA256())
+        return self._key.sign(payload)
+
+    def verifies(self, payload: bytes, signature: bytes, /) -> bool:
+        """Was this signature made with this key?"""
+        return self.public.verifies(payload, signature)
+
+    def encode(self, passphrase: bytes) -> bytes:
+        """The key in cosign's encrypted format."""
+        from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+        der = self._key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+        return keyfile.encode(der, passphrase)
+
+    @staticmethod
+    def generate() -> "PrivateKey":
+        """A new key, ECDSA on P-256 as cosign's are."""
+        from cryptography.hazmat.primitives.asymmetric import ec
+
+        return PrivateKey(ec.generate_private_key(ec.SECP256R1()))
+
+    @staticmethod
+    def parse(pem: bytes, passphrase: Callable[[], bytes], *, name: str = "the private key") -> "PrivateKey":
+        """Read a key in cosign's format or in PEM (PKCS#8, SEC 1, PKCS#1). Asks for the passphrase only if the key is
+        encrypted. Raises SignatureError, which says whether passphrase or file is wrong."""
+        from cryptography.exceptions import UnsupportedAlgorithm
+        from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+        from cryptography.hazmat.primitives.serialization import load_der_private_key, load_pem_private_key
+
+        if b"-----BEGIN PUBLIC KEY" in pem:
+            raise SignatureError(f"{name} is a public key", hint="signing takes the private key, such as cosign.key")
+        try:
+            if keyfile.is_encrypted_key(pem):
+                key = load_der_private_key(keyfile.decode(pem, passphrase()), None)
+            else:
+                encrypted = b"ENCRYPTED" in pem
+                key = load_pem_private_key(pem, (passphrase() or None) if encrypted else None)
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+            if b"ENCRYPTED" in pem:
+                raise SignatureError(f"{name} cannot be decrypted", hint="check the passphrase") from error
+            raise SignatureError(f"{name} is not a PEM private key") from error
+        if not isinstance(key, (ec.EllipticCurvePrivateKey, rsa.RSAPrivateKey, ed25519.Ed25519PrivateKey)):
+            raise SignatureError(f"{name} is of a kind that is not supported", hint=f"supported are {_KINDS}")
+        return PrivateKey(key)
+
+    @staticmethod
+    def load(path: Path, passphrase: Callable[[], bytes]) -> "PrivateKey":
+        """Read a private key file. Raises SignatureError, UsageError if there is none."""
+        return PrivateKey.parse(_read(path), passphrase, name=f"{path}")
+
+
+def write_pair(key: PrivateKey, private: Path, public: Path, passphrase: bytes, *, force: bool) -> None:
+    """Write the key, encrypted and readable for its owner only, and its public half.
+
+    Without `force`, existing files are an error, and stay as they are.
+    """
+    for path in (private, public):
+        if not force and os.path.lexists(path):
+            raise UsageError(f"{path} exists already", hint="choose another name, or use --force to replace it")
+    data = key.encode(passphrase)
+    with fs.io_errors("write", private):
+        fs.write_atomic(private, data, mode=0o600, durable=True)
+    with fs.io_errors("write", public):
+        fs.write_atomic(public, key.public.pem, mode=0o644, durable=True)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with open(path, "rb") as stream:
+            return stream.read(_MAX_FILE)
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise UsageError(f"there is no key file {path}", hint="make one with: kpy keygen") from error
+    except OSError as error:
+        raise fs.store_error("read", path, error) from error
