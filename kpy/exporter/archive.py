@@ -84,8 +84,24 @@ def write_tar(members: Mapping[str, Member], stream: BinaryIO) -> None:
                 case FromSource(descriptor, source):
                     with source.open(descriptor) as content:
                         info = _info(name, tarfile.REGTYPE, 0o644, descriptor.size)
-                        archive.addfile(info, content)
+                        archive.addfile(info, cast("BinaryIO", _Whole(content)))
                         content.read(1)  # past the end: there the digest is checked
+
+
+class _Whole:
+    """Reads as much as it is asked for: tarfile takes a short read, as sockets give them, for the end."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+
+    def read(self, size: int) -> bytes:
+        parts = []
+        while size and (data := self._stream.read(size)):
+            parts.append(data)
+            size -= len(data)
+        if size:
+            self._stream.read(1)  # a verified stream says now that it is short
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def _parents(name: str) -> list[str]:

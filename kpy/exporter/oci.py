@@ -1,4 +1,8 @@
-"""`type=oci`: an OCI image layout, in a tar archive or as a directory (N34)."""
+"""`type=oci`: an OCI image layout, in a tar archive or as a directory (N34).
+
+Writes manifests as they are. Those with docker's media types belong into no layout, and skopeo finds none there:
+`convert.to_oci` comes before.
+"""
 
 from dataclasses import dataclass, field
 from pathlib import Path

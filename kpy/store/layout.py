@@ -134,7 +134,7 @@ class LayoutRepository:
 
     def tags(self) -> Sequence[str]:
         """Every name, sorted: the whole reference where there is one, else the tag."""
-        return sorted({name for name, _ in self.named()})
+        return sorted({name for name, _ in self.named() if name})
 
     def named(self) -> Sequence[tuple[str, Descriptor]]:
         """The entries of index.json, each with its name ("" when it has none), in their order."""

@@ -1,0 +1,126 @@
+"""What we export is taken by the real tools: skopeo, umoci, docker, podman. They must be installed; docker must run.
+
+Run it by itself: python -m pytest integration/test_exporters_real.py
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kpy.exporter.base import Artifact
+from kpy.exporter.convert import to_docker
+from kpy.exporter.docker import DockerArchiveExporter
+from kpy.exporter.oci import OciArchiveExporter, OciLayoutExporter
+from kpy.oci import mediatype
+from kpy.oci.reference import Reference
+from tests.exporter.exporting import make_image, several, tar_of
+from tests.fakes import MemoryRepository
+
+MANIFEST_TYPES = [mediatype.OCI_MANIFEST, mediatype.DOCKER_MANIFEST]
+
+
+def run(*argv: object) -> str:
+    done = subprocess.run([str(item) for item in argv], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, f"{argv}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def hello(family: str = mediatype.OCI_MANIFEST, layer_type: str = mediatype.OCI_LAYER_GZIP) -> Artifact:
+    layers = tar_of({"bin/hello": b"\x7fELF", "etc/x": b"x"}), tar_of({"etc/x": b"changed " * 1000})
+    artifact = Artifact((make_image(MemoryRepository(), *layers, layer_type=layer_type),))
+    return to_docker(artifact) if mediatype.is_docker(family) else artifact
+
+
+@pytest.fixture
+def name() -> Iterator[Reference]:
+    found = Reference.parse(f"kpy-test-{uuid.uuid4().hex[:12]}:v1")
+    yield found
+    for tool in ("docker", "podman"):
+        for image in (found.familiar, f"localhost/{found.familiar}"):
+            subprocess.run([tool, "rmi", "-f", image], check=False, capture_output=True)
+
+
+def test_skopeo_reads_the_directory_and_the_archive(tmp_path: Path, name: Reference) -> None:
+    # OCI types only: skopeo does not look at docker manifests in a layout.
+    artifact = hello()
+    OciLayoutExporter(tmp_path / "l", (name,)).export(artifact)
+    OciArchiveExporter(tmp_path / "a.tar", (name,)).export(artifact)
+    for place in (f"oci:{tmp_path / 'l'}:v1", f"oci-archive:{tmp_path / 'a.tar'}"):
+        found = json.loads(run("skopeo", "inspect", place))
+        assert found["Digest"] == str(artifact.descriptor.digest)
+        assert found["Layers"] == [str(layer.digest) for layer in artifact.images[0].manifest.layers]
+    run("skopeo", "--insecure-policy", "copy", f"oci:{tmp_path / 'l'}:v1", f"dir:{tmp_path / 'd'}")
+    assert (tmp_path / "d" / "manifest.json").read_bytes() == artifact.root.raw
+
+
+def test_skopeo_copies_an_index_with_attestations(tmp_path: Path, name: Reference) -> None:
+    artifact = several()
+    OciLayoutExporter(tmp_path / "l", (name,)).export(artifact)
+    run("skopeo", "--insecure-policy", "copy", "--all", f"oci:{tmp_path / 'l'}:v1", f"oci:{tmp_path / 'm'}:v1")
+    [entry] = json.loads((tmp_path / "m" / "index.json").read_bytes())["manifests"]
+    assert entry["digest"] == str(artifact.descriptor.digest)
+
+
+def test_umoci_unpacks(tmp_path: Path, name: Reference) -> None:
+    OciLayoutExporter(tmp_path / "l", (name,)).export(hello())
+    rootless = ["--rootless"] if os.geteuid() else []
+    run("umoci", "unpack", *rootless, "--image", f"{tmp_path / 'l'}:v1", tmp_path / "bundle")
+    assert (tmp_path / "bundle/rootfs/etc/x").read_bytes() == b"changed " * 1000
+    assert "v1" in run("umoci", "list", "--layout", tmp_path / "l")
+    run("umoci", "gc", "--layout", tmp_path / "l")  # may lock and clean where we are
+    OciLayoutExporter(tmp_path / "l", (name.with_tag("v2"),)).export(hello())
+    assert run("umoci", "list", "--layout", tmp_path / "l").split() == ["v1", "v2"]
+
+
+@pytest.mark.parametrize("tool", ["docker", "podman"])
+@pytest.mark.parametrize("layer_type", [mediatype.OCI_LAYER_GZIP, mediatype.OCI_LAYER])
+@pytest.mark.parametrize("family", MANIFEST_TYPES)
+def test_docker_and_podman_load(tmp_path: Path, name: Reference, tool: str, layer_type: str, family: str) -> None:
+    artifact = hello(family, layer_type)
+    DockerArchiveExporter(tmp_path / "a.tar", (name, name.with_tag("v2"))).export(artifact)
+    said = run(tool, "load", "-i", tmp_path / "a.tar")
+    assert name.familiar in said
+    try:
+        for tag in ("v1", "v2"):
+            [found] = json.loads(run(tool, "image", "inspect", name.with_tag(tag).familiar))
+            assert found["Id"].removeprefix("sha256:") == artifact.images[0].manifest.config.digest.hex
+            assert found["RootFS"]["Layers"] == [str(layer.diff_id) for layer in artifact.images[0].chain]
+    finally:
+        subprocess.run([tool, "rmi", "-f", name.with_tag("v2").familiar], check=False, capture_output=True)
+
+
+@pytest.mark.parametrize("tool", ["docker", "podman"])
+def test_one_layer_twice_and_no_name(tmp_path: Path, tool: str) -> None:
+    tar = tar_of({f"{uuid.uuid4().hex}": b"x"})
+    image = make_image(MemoryRepository(), tar, tar)
+    DockerArchiveExporter(tmp_path / "a.tar").export(Artifact((image,)))
+    said = run(tool, "load", "-i", tmp_path / "a.tar")
+    ident = image.manifest.config.digest.hex
+    assert ident in said
+    run(tool, "rmi", "-f", ident)
+
+
+def test_podman_loads_the_oci_archive(tmp_path: Path, name: Reference) -> None:
+    artifact = hello()
+    OciArchiveExporter(tmp_path / "a.tar", (name,)).export(artifact)
+    run("podman", "load", "-i", tmp_path / "a.tar")
+    run("podman", "rmi", "-f", artifact.images[0].manifest.config.digest.hex)
+
+
+def test_skopeo_reads_the_docker_archive(tmp_path: Path, name: Reference) -> None:
+    artifact = hello()
+    DockerArchiveExporter(tmp_path / "a.tar", (name,)).export(artifact)
+    found = json.loads(run("skopeo", "inspect", f"docker-archive:{tmp_path / 'a.tar'}:{name.familiar}"))
+    assert len(found["Layers"]) == 2
+    with pytest.raises(AssertionError):
+        run("skopeo", "inspect", f"docker-archive:{tmp_path / 'a.tar'}:none:v1")
+
+
+def test_the_tools_are_there() -> None:
+    assert all(shutil.which(tool) for tool in ("skopeo", "umoci", "docker", "podman"))
