@@ -141,6 +141,11 @@ class Layers:
         self._layer_trees[diff_id] = tree
         return tree
 
+    def layer_tree(self, layer: Layer) -> LayerTree:
+        """The index of one layer; streams the layer if nobody has it."""
+        self.fetch([layer], trees=True)
+        return self._layer_trees[layer.diff_id]
+
     def tree(self, chain: Chain) -> Tree:
         """The merged tree of the chain; streams the layers whose trees are not known."""
         key = chain_id(chain)

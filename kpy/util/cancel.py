@@ -36,6 +36,10 @@ class Cancel:
         """Was it set?"""
         return self._event.is_set()
 
+    def wait(self, seconds: float) -> bool:
+        """Wait until it is set, at most so long. Says whether it is."""
+        return self._event.wait(seconds)
+
     def check(self) -> None:
         """Raise InterruptedBuildError if it was set."""
         if self._event.is_set():

@@ -1,0 +1,179 @@
+"""`kpy build`, one straight line: context, Dockerfile, plan, steps, image, exports (HOUSE 2.6)."""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from kpy.app import strategy as strategies
+from kpy.app.export import Exports
+from kpy.app.options import BuildOptions, Environment
+from kpy.app.outputs import compression, epoch
+from kpy.app.resolver import Resolver
+from kpy.app.secrets import read_secret
+from kpy.app.sources import Sources, read_sources
+from kpy.app.world import open_store, proxies, registry_client, state_directory
+from kpy.buildcontext.http import download
+from kpy.cache.local import LocalCache
+from kpy.errors import KpyError
+from kpy.events import Reporter, StepProgress, Warned
+from kpy.exporter.base import Artifact, ExportResult
+from kpy.oci import platform as platforms
+from kpy.oci.descriptor import Descriptor
+from kpy.oci.digest import Digest
+from kpy.oci.image import Image
+from kpy.oci.manifest import build_index
+from kpy.plan.convert import convert
+from kpy.plan.model import HttpOp, Plan, PlanOptions
+from kpy.solver.assemble import Format, assemble
+from kpy.solver.content import Layers
+from kpy.solver.hashing import ContentHashes
+from kpy.solver.newest import newest_time
+from kpy.solver.solve import solve
+from kpy.solver.values import ChainValue, FilesValue, Services
+from kpy.store.store import Store
+from kpy.util import fs
+from kpy.util.cancel import Cancel
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """What a build made. `digest` is the manifest's or index's, None when no image was asked for."""
+
+    digest: Digest | None
+    config_digest: Digest | None = None
+    names: tuple[str, ...] = ()
+    metadata: Mapping[str, Any] | None = None
+
+
+def build(options: BuildOptions, environment: Environment, report: Reporter, cancel: Cancel) -> Built:
+    """Build and export. Raises KpyError; then nothing was tagged and no half-written file is left."""
+    place = strategies.prepare(options.isolation)  # first: no thread may run yet
+    sources = read_sources(options, environment)
+    store = open_store(environment)
+    with ExitStack() as stack:
+        stack.enter_context(store.session(cancel=cancel))
+        client = stack.enter_context(registry_client(environment, options.insecure_registries, cancel))
+        resolver = Resolver(store, client, report, pull=options.pull)
+        exports = Exports(options, environment, store, client, resolver, report, cancel)
+        exports.check()
+        plan = convert(sources.dockerfile, _plan_options(options, sources), resolver)
+        for warning in plan.warnings:
+            where = f"{warning.span.source.name}:{warning.span.first}: " if warning.span else ""
+            report(Warned(where + warning.message, warning.hint))
+        services = _services(options, environment, sources, store, place, report, cancel, stack)
+        artifact = _solve(plan, services)
+        results = exports.export(artifact)
+    return _finish(options, environment, artifact, results)
+
+
+def _plan_options(options: BuildOptions, sources: Sources) -> PlanOptions:
+    contexts = [(name, "local", "") for name in sources.contexts if name]
+    contexts += [(name, "image", value) for name, value in sources.images.items()]
+    return PlanOptions(
+        build_args=options.build_args,
+        target=options.target,
+        labels=options.labels,
+        build_platform=platforms.host(),
+        platforms=options.platforms,
+        contexts=tuple(contexts),
+        hosts=options.add_hosts,
+        network=options.network if options.network != "default" else "",
+        shm_size=options.shm_size,
+    )
+
+
+def _services(
+    options: BuildOptions, environment: Environment, sources: Sources, store: Store, place: strategies.Place,
+    report: Reporter, cancel: Cancel, stack: ExitStack,
+) -> Services:  # fmt: skip
+    layers = Layers(store, report, cancel)
+    name = sha256(sources.path.encode("utf-8", "surrogateescape")).hexdigest()
+    hashes = ContentHashes(store.directory / "hashes" / name, time.time_ns())
+    stack.callback(hashes.save)
+    spool = str(stack.enter_context(store.temporary_directory()))
+    secrets: dict[str, Callable[[], bytes]] = {
+        spec.id: lambda spec=spec: read_secret(spec, environment)  # type: ignore[misc]
+        for spec in options.secrets
+    }
+    return Services(
+        store=store,
+        cache=LocalCache(store.cache, store.images.blobs.has),
+        layers=layers,
+        hashes=hashes,
+        strategy=strategies.strategy(place, state_directory(environment), layers),
+        contexts=sources.contexts,
+        report=report,
+        cancel=cancel,
+        compression=compression(options),
+        fetch=_fetcher(environment, spool, report, cancel),
+        spool=spool,
+        secrets=secrets,
+        epoch=epoch(options, environment, sources.dockerfile),
+        no_cache=options.no_cache,
+        hostname=dict(options.build_args).get("BUILDKIT_SANDBOX_HOSTNAME", ""),
+    )
+
+
+def _fetcher(
+    environment: Environment, spool: str, report: Reporter, cancel: Cancel
+) -> Callable[[HttpOp, str], FilesValue]:
+    def fetch(op: HttpOp, step: str) -> FilesValue:
+        def progress(done: int, total: int) -> None:
+            cancel.check()
+            report(StepProgress(step, op.filename or "download", done, total))
+
+        return FilesValue(download(op.url, op.checksum, op.filename, spool, proxies(environment), progress))
+
+    return fetch
+
+
+def _solve(plan: Plan, services: Services) -> Artifact:
+    """Run the plan and put the images together."""
+    values = solve(plan, services)
+    images: list[Image] = []
+    for target in plan.targets:
+        value = values[target.step]
+        assert isinstance(value, ChainValue)
+        newest = newest_time(target.base.created, value, services)
+        image, raw = assemble(target, value, services.layers, newest=newest, epoch=services.epoch, form=Format())
+        services.store.images.blobs.put_bytes(raw, image.manifest.config.media_type)
+        images.append(image)
+    if len(images) == 1:
+        return Artifact(tuple(images))
+    entries = [_entry(image) for image in images]
+    return Artifact(tuple(images), build_index(entries))
+
+
+def _entry(image: Image) -> Descriptor:
+    found = image.manifest.descriptor
+    return Descriptor(found.media_type, found.digest, found.size, platform=image.config.platform)
+
+
+def _finish(options: BuildOptions, environment: Environment, artifact: Artifact, results: list[ExportResult]) -> Built:
+    """Write --iidfile and --metadata-file, with buildx's keys."""
+    descriptor = results[-1].descriptor if results else artifact.descriptor
+    names = tuple(dict.fromkeys(name for result in results for name in result.names))
+    config = artifact.images[0].manifest.config.digest if artifact.index is None else None
+    metadata: dict[str, Any] = {}
+    if config is not None:
+        metadata["containerimage.config.digest"] = str(config)
+    metadata["containerimage.descriptor"] = descriptor.to_json()
+    metadata["containerimage.digest"] = str(descriptor.digest)
+    if names:
+        metadata["image.name"] = ",".join(names)
+    base = Path(environment.directory)
+    try:
+        if options.iidfile:
+            fs.write_atomic(base / options.iidfile, str(config or descriptor.digest).encode())
+        if options.metadata_file:
+            fs.write_atomic(base / options.metadata_file, (json.dumps(metadata, indent=2) + "\n").encode())
+    except OSError as error:
+        raise KpyError(f"cannot write {error.filename}: {error.strerror}") from error
+    return Built(descriptor.digest, config, names, metadata)
+
+

@@ -1,0 +1,141 @@
+"""What happens to the result: to the store, to files, to registries; signed before a tag moves."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from kpy.app.keys import passphrase
+from kpy.app.options import BuildOptions, Environment, OutputSpec
+from kpy.app.resolver import Resolver
+from kpy.errors import UsageError
+from kpy.events import Reporter, step
+from kpy.exporter.base import Artifact, Exporter, ExportResult, all_blobs, all_manifests
+from kpy.exporter.convert import to_docker
+from kpy.exporter.docker import DockerArchiveExporter
+from kpy.exporter.oci import OciArchiveExporter, OciLayoutExporter
+from kpy.exporter.push import PushExporter, Sign, Target
+from kpy.oci.content import Repository
+from kpy.oci.descriptor import Descriptor
+from kpy.oci.reference import Reference
+from kpy.registry.client import RegistryClient
+from kpy.signing.cosign import sign_manifest
+from kpy.signing.keys import PrivateKey
+from kpy.store.store import Store
+from kpy.util.cancel import Cancel
+
+
+class Exports:
+    """Carries out the outputs of a build. Everything that can be refused is refused by `check`, before the build."""
+
+    def __init__(
+        self, options: BuildOptions, environment: Environment, store: Store, client: RegistryClient, resolver: Resolver,
+        report: Reporter, cancel: Cancel,
+    ) -> None:  # fmt: skip
+        self._options = options
+        self._environment = environment
+        self._store = store
+        self._client = client
+        self._resolver = resolver
+        self._report = report
+        self._cancel = cancel
+        self._tags = tuple(Reference.parse(tag) for tag in options.tags)
+        self._key: PrivateKey | None = None
+
+    def check(self) -> None:
+        """Raise UsageError or SignatureError for what would fail after the build anyway."""
+        for output in self._options.outputs:
+            if output.pushes and not self._names(output):
+                raise UsageError("--push needs a name", hint="add -t REGISTRY/NAME:TAG")
+            if output.dest not in ("", "-") and output.type in ("oci", "docker"):
+                parent = os.path.dirname(os.path.join(self._environment.directory, output.dest)) or "/"
+                if not os.path.isdir(parent):
+                    raise UsageError(f"cannot write {output.dest}: {parent} is not a directory")
+            if output.type in ("local", "tar"):
+                raise UsageError(f"--output type={output.type} is not supported yet", hint="use type=oci or type=docker")
+        if self._options.sign_key:
+            if not self._options.push:
+                raise UsageError("--sign-key signs what is pushed", hint="add --push")
+            path = Path(self._environment.directory) / self._options.sign_key
+            self._key = PrivateKey.load(path, lambda: passphrase(self._environment))
+
+    def _names(self, output: OutputSpec) -> tuple[Reference, ...]:
+        given = output.attrs.get("name", "")
+        return tuple(Reference.parse(name) for name in given.split(",")) if given else self._tags
+
+    def keep(self, artifact: Artifact) -> ExportResult:
+        """Put the whole image into the local store, and name it there."""
+        images = self._store.images
+        with step(self._report, "store", "storing the image"):
+            for descriptor, source in all_blobs(artifact).values():
+                if not images.blobs.has(descriptor):
+                    with source.open(descriptor) as stream:
+                        images.put(stream, descriptor)
+            for item in all_manifests(artifact):
+                images.put_manifest(item.raw, item.media_type)
+            root = artifact.descriptor
+            if artifact.index is None:
+                root = Descriptor(root.media_type, root.digest, root.size, artifact.images[0].config.platform)
+            for tag in self._tags:
+                images.tag(root, str(tag))
+            if not self._tags:
+                images.list_untagged(root)
+        return ExportResult(root, tuple(str(tag) for tag in self._tags))
+
+    def export(self, artifact: Artifact) -> list[ExportResult]:
+        """Carry out every output, pushes last: what is public comes when all else worked."""
+        if not self._options.outputs:
+            return [self.keep(artifact)]
+        found = []
+        for output in sorted(self._options.outputs, key=lambda item: item.pushes):
+            if output.type == "cacheonly":
+                continue
+            if output.type == "image" and not output.pushes:
+                found.append(self.keep(artifact))
+                continue
+            form = artifact
+            if output.type == "image" and output.attrs.get("oci-mediatypes") == "false":
+                form = to_docker(artifact)
+            found.append(self._exporter(output).export(form))
+        return found
+
+    def _exporter(self, output: OutputSpec) -> Exporter:
+        names = self._names(output)
+        if output.type == "image":
+            return PushExporter(
+                targets=_targets(names, self._client),
+                report=self._report,
+                sign=self._sign(),
+                mount_from=self._resolver.mount_from,
+                by_digest=output.attrs.get("push-by-digest") == "true",
+                cancel=self._cancel,
+            )
+        if output.dest in ("", "-"):
+            if output.type == "docker":
+                return DockerArchiveExporter(self._environment.stdout, names, self._report)
+            return OciArchiveExporter(self._environment.stdout, names, self._report)
+        dest = Path(self._environment.directory) / output.dest
+        if output.type == "docker":
+            return DockerArchiveExporter(dest, names, self._report)
+        if output.attrs.get("tar") == "false":
+            return OciLayoutExporter(dest, names, self._report)
+        return OciArchiveExporter(dest, names, self._report)
+
+    def _sign(self) -> Sign | None:
+        key = self._key
+        if key is None:
+            return None
+
+        def sign(repository: Repository, reference: Reference, descriptor: Descriptor) -> None:
+            sign_manifest(repository, reference, descriptor, key)
+
+        return sign
+
+
+def _targets(names: Sequence[Reference], client: RegistryClient) -> tuple[Target, ...]:
+    """One target for each repository (several registries: one upload each)."""
+    groups: dict[tuple[str, str], list[Reference]] = {}
+    for name in names:
+        groups.setdefault((name.registry, name.repository), []).append(name)
+    return tuple(
+        Target(client.repository(references[0], writable=True), tuple(references)) for references in groups.values()
+    )

@@ -1,0 +1,77 @@
+"""Image names to images: the local store first, then the registry, each name once in a build (F14)."""
+
+import threading
+
+from kpy.errors import ImageNotFoundError
+from kpy.events import Reporter, step
+from kpy.oci import config as configs
+from kpy.oci.content import BlobSource
+from kpy.oci.descriptor import Descriptor
+from kpy.oci.image import Image, Layer
+from kpy.oci.platform import Platform
+from kpy.oci.reference import Reference
+from kpy.plan.model import BaseImage
+from kpy.registry.client import RegistryClient
+from kpy.registry.resolve import ResolvedImage, resolve_image
+from kpy.store.store import Store
+
+ImageConfig = configs.ImageConfig
+
+
+class Resolver:
+    """plan.model.ResolveImage. `pull`: ask the registry even for names that the store has.
+
+    Remembers which repositories hold which blobs, so that a push can mount them (N11).
+    """
+
+    def __init__(self, store: Store, client: RegistryClient, report: Reporter, *, pull: bool) -> None:
+        self._store = store
+        self._client = client
+        self._report = report
+        self._pull = pull
+        self._lock = threading.Lock()
+        self._known: dict[tuple[Reference, Platform], BaseImage] = {}
+        self._origins: dict[tuple[str, Descriptor], str] = {}
+
+    def __call__(self, name: str, platform: Platform) -> BaseImage:
+        """Find the image. Raises UsageError, RegistryError, ContentError."""
+        reference = Reference.parse(name)
+        with self._lock:
+            if (reference, platform) not in self._known:
+                self._known[reference, platform] = self._find(reference, platform)
+            return self._known[reference, platform]
+
+    def _find(self, reference: Reference, platform: Platform) -> BaseImage:
+        if not self._pull:
+            name = str(reference.digest) if reference.digest else str(reference)
+            if self._store.images.resolve(name) is not None:
+                pinned = Reference(reference.registry, reference.repository, name)
+                found = resolve_image(self._store.images, pinned, platform)
+                return self._base(reference, found, self._store.images)
+        with step(self._report, f"resolve {reference} {platform}", f"load metadata for {reference}"):
+            try:
+                repository = self._client.repository(reference)
+                found = resolve_image(repository, reference, platform)
+            except ImageNotFoundError as error:
+                error.hint = error.hint or "is the name right? `kpy images` lists the images of the local store"
+                raise
+        for layer in found.manifest.layers:
+            self._origins.setdefault((reference.registry, layer), reference.repository)
+        return self._base(reference, found, repository)
+
+    @staticmethod
+    def _base(reference: Reference, found: ResolvedImage, content: BlobSource) -> BaseImage:
+        chain = tuple(
+            Layer(descriptor, diff_id)
+            for descriptor, diff_id in zip(found.manifest.layers, found.config.diff_ids, strict=True)
+        )
+        image = Image(found.manifest, found.config, chain, content)
+        digest = found.reference.digest or found.manifest.descriptor.digest
+        return BaseImage(reference.familiar, image, digest, other_platform=not found.fits)
+
+    def mount_from(self, blob: Descriptor, target: Reference) -> str:
+        """A repository of the same registry that has the blob, or ""."""
+        for (registry, descriptor), repository in self._origins.items():
+            if registry == target.registry and descriptor.digest == blob.digest:
+                return repository
+        return ""

@@ -1,0 +1,26 @@
+"""Values of --secret, read when a RUN asks for them and not before."""
+
+import os
+
+from kpy.app.options import Environment, SecretSpec
+from kpy.errors import UsageError
+
+MAX_SECRET = 500 << 10  # BuildKit's limit
+
+
+def read_secret(spec: SecretSpec, environment: Environment) -> bytes:
+    """The value. Raises UsageError that names the secret and where it should be, never what it is."""
+    if spec.env:
+        value = environment.variables.get(spec.env)
+        if value is None:
+            raise UsageError(f"secret {spec.id}: the environment variable {spec.env} is not set")
+        return value.encode("utf-8", "surrogateescape")
+    path = os.path.join(environment.directory, os.path.expanduser(spec.src))
+    try:
+        with open(path, "rb") as stream:
+            data = stream.read(MAX_SECRET + 1)
+    except OSError as error:
+        raise UsageError(f"secret {spec.id}: cannot read {spec.src}: {error.strerror}") from error
+    if len(data) > MAX_SECRET:
+        raise UsageError(f"secret {spec.id}: {spec.src} is larger than {MAX_SECRET >> 10} KiB")
+    return data

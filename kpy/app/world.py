@@ -1,0 +1,63 @@
+"""Where this machine keeps things: the state directory, credentials, proxies. The one place that knows their names."""
+
+import os
+from pathlib import Path
+
+from kpy.app.options import Environment
+from kpy.registry.client import RegistryClient
+from kpy.registry.credentials import Credentials
+from kpy.registry.hosts import Hosts
+from kpy.store.store import Store
+from kpy.util.cancel import Cancel
+from kpy.util.proxies import Proxies
+
+
+def state_directory(environment: Environment) -> Path:
+    """KPY_HOME, or the platform's directory for data."""
+    home = environment.variables.get("KPY_HOME")
+    if home:
+        return Path(os.path.join(environment.directory, home))
+    from platformdirs import user_data_path
+
+    return user_data_path("kpy", appauthor=False)
+
+
+def open_store(environment: Environment) -> Store:
+    """The store of this user. Raises StoreError."""
+    return Store(state_directory(environment))
+
+
+def credentials(environment: Environment) -> Credentials:
+    """All that docker and podman know of registries, merged (N08). Raises UsageError for a broken file."""
+    variables = environment.variables
+    home = variables.get("HOME", "")
+    paths = [Path(variables["REGISTRY_AUTH_FILE"])] if variables.get("REGISTRY_AUTH_FILE") else []
+    config = variables.get("DOCKER_CONFIG") or (os.path.join(home, ".docker") if home else "")
+    if config:
+        paths.append(Path(config) / "config.json")
+    if variables.get("XDG_RUNTIME_DIR"):
+        paths.append(Path(variables["XDG_RUNTIME_DIR"]) / "containers" / "auth.json")
+    texts = [("DOCKER_AUTH_CONFIG", variables.get("DOCKER_AUTH_CONFIG", ""))]
+    return Credentials.load([Path(environment.directory) / path for path in paths], texts)
+
+
+def proxies(environment: Environment) -> Proxies:
+    """The proxies that the environment names; lower case wins, as in curl."""
+
+    def find(name: str) -> str:
+        return environment.variables.get(name) or environment.variables.get(name.upper()) or ""
+
+    return Proxies(http=find("http_proxy"), https=find("https_proxy") or find("all_proxy"), no_proxy=find("no_proxy"))
+
+
+def registry_client(environment: Environment, insecure: tuple[str, ...], cancel: Cancel | None = None) -> RegistryClient:
+    """A client with this user's credentials."""
+    hosts = Hosts(insecure=insecure, proxies=proxies(environment), ca_file=environment.variables.get("SSL_CERT_FILE", ""))
+    if cancel is None:
+        return RegistryClient(hosts, credentials(environment))
+
+    def sleep(seconds: float) -> None:
+        cancel.wait(seconds)
+        cancel.check()
+
+    return RegistryClient(hosts, credentials(environment), sleep=sleep)

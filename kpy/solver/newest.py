@@ -1,0 +1,18 @@
+"""The newest time in what a build added: the image's `created` without SOURCE_DATE_EPOCH (see assemble.py)."""
+
+from datetime import datetime
+
+from kpy.solver.values import ChainValue, Services
+
+
+def newest_time(base_created: str, value: ChainValue, services: Services) -> int:
+    """In seconds: the base's own time, or that of the newest entry of the layers above it."""
+    newest = 0
+    try:
+        newest = int(datetime.fromisoformat(base_created).timestamp()) if base_created else 0
+    except ValueError:
+        newest = 0
+    for layer in value.chain[value.base :]:
+        tree = services.layers.layer_tree(layer)
+        newest = max([newest, *(entry.mtime // 1_000_000_000 for entry in tree.entries)])
+    return max(newest, 0)
