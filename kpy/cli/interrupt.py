@@ -1,5 +1,6 @@
 """Ctrl-C and requests to end, for the verbs that can stop in the middle: the first one cancels, a second one exits."""
 
+import _thread
 import os
 import signal
 from collections.abc import Iterator
@@ -20,13 +21,15 @@ class Interrupt:
         self._restore = restore
 
     def handle(self, number: int, _: FrameType | None) -> None:
-        """Take a signal. Nothing is locked here: the main thread may hold any lock."""
+        """Take a signal."""
         if self.signal:
             if self._restore:
                 os.write(2, self._restore)
             os._exit(128 + number)
         self.signal = number
-        self.cancel.set()
+        # Setting the flag takes a lock, which the main thread may hold at this very moment: let another thread wait
+        # for it. Not threading.Thread, which takes a lock to start.
+        _thread.start_new_thread(self.cancel.set, ())
 
     @property
     def exit_code(self) -> int:

@@ -12,18 +12,33 @@ from kpy.oci.platform import Platform, host
 from kpy.oci.reference import Reference
 
 _MAX_SECRET = 500 * 1024  # BuildKit secretsprovider MaxSecretSize
-_IMAGE_ATTRIBUTES = (
-    "name", "compression", "compression-level", "force-compression", "oci-mediatypes", "rewrite-timestamp",
-)  # fmt: skip
+_COMMON = (
+    "name",
+    "compression",
+    "compression-level",
+    "force-compression",
+    "oci-mediatypes",
+    "rewrite-timestamp",
+)
 _ATTRIBUTES: dict[str, tuple[str, ...]] = {
-    "image": (*_IMAGE_ATTRIBUTES, "push"),
-    "oci": (*_IMAGE_ATTRIBUTES, "tar"),
-    "docker": _IMAGE_ATTRIBUTES,
+    "image": (*_COMMON, "push", "push-by-digest"),
+    "oci": (*_COMMON, "tar"),
+    "docker": _COMMON,
     "local": ("platform-split",),
     "tar": ("platform-split",),
     "cacheonly": (),
 }
-_BOOLEANS = ("force-compression", "oci-mediatypes", "rewrite-timestamp", "push", "tar", "platform-split")
+# The type says it already; the other answer would be ignored.
+_SAID = {("oci", "oci-mediatypes"): "true", ("docker", "oci-mediatypes"): "false"}
+_BOOLEANS = (
+    "force-compression",
+    "oci-mediatypes",
+    "rewrite-timestamp",
+    "push",
+    "push-by-digest",
+    "tar",
+    "platform-split",
+)
 
 
 def fields(text: str, flag: str) -> list[str]:
@@ -71,7 +86,7 @@ def _typed_output(kind: str, dest: str, attrs: dict[str, str]) -> OutputSpec:
     if kind not in _ATTRIBUTES:
         raise UsageError(
             f"--output type={kind} is not supported",
-            hint=f"supported types are registry, {', '.join(sorted(_ATTRIBUTES))}",
+            hint="supported types are registry, image, oci, docker, cacheonly",
         )
     for key, value in attrs.items():
         if key not in _ATTRIBUTES[kind]:
@@ -79,6 +94,8 @@ def _typed_output(kind: str, dest: str, attrs: dict[str, str]) -> OutputSpec:
             raise UsageError(f"--output type={kind} does not support {key!r}", hint=f"it takes {known}")
         if key in _BOOLEANS:
             attrs[key] = "true" if boolean(value, f"{key} of --output") else "false"
+        if attrs[key] != _SAID.get((kind, key), attrs[key]):
+            raise UsageError(f"--output type={kind} does not support {key}={attrs[key]}")
     if kind in ("image", "cacheonly") and dest:
         raise UsageError(f"--output type={kind} does not support 'dest'")
     if kind in ("local", "oci", "docker", "tar") and not dest:
@@ -143,7 +160,7 @@ def secret(text: str, variables: Mapping[str, str], directory: str) -> SecretSpe
     if env and env not in variables:
         raise UsageError(f"--secret id={ident}: environment variable {env} is not set")
     if src:
-        _check_secret_file(ident, os.path.join(directory, src))
+        _check_secret_file(ident, os.path.join(directory, os.path.expanduser(src)))
     return SecretSpec(ident, src, env)
 
 

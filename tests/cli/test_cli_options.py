@@ -122,6 +122,9 @@ def test_outputs(text: str, spec: OutputSpec) -> None:
         ("type=oci,dest=x,tar=maybe", "invalid value 'maybe' for tar of --output"),
         ('type=oci,"dest=x', "invalid value"),
         ("type=image,dest=x", "does not support 'dest'"),
+        ("type=oci,dest=x,oci-mediatypes=false", "--output type=oci does not support oci-mediatypes=false"),
+        ("type=docker,dest=x,oci-mediatypes=1", "--output type=docker does not support oci-mediatypes=true"),
+        ("type=oci,dest=x,push=true", "--output type=oci does not support 'push'"),
     ],
 )
 def test_bad_outputs(text: str, message: str) -> None:

@@ -17,7 +17,11 @@ def test_the_help_in_the_readme_is_the_programs() -> None:
 
 
 def test_every_exit_code_is_in_the_readme() -> None:
-    table = {int(number) for row in re.findall(r"^\| ([\d, ]+) \|", README, re.MULTILINE) for number in row.split(",")}
+    table = {
+        int(number)
+        for row in re.findall(r"^\| ([\d, ]+) \|", README, re.MULTILINE)
+        for number in row.split(",")
+    }
     assert {kind.exit_code for kind in KpyError.__subclasses__()} - {1} <= table
 
 
