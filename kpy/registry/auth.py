@@ -16,7 +16,7 @@ from kpy.errors import RegistryError
 from kpy.registry.challenge import Challenge, Scopes, format_scopes, parse_scope
 from kpy.registry.credentials import TOKEN_USER, Credential, Credentials
 from kpy.registry.problem import Answer, problem, refused_login
-from kpy.util.http import redact
+from kpy.util.http import join, redact
 
 # (method, url, headers, body) -> answer of any status; retried and redirected by whoever gives it
 Exchange: TypeAlias = Callable[[str, str, Mapping[str, str], bytes | None], Answer]
@@ -203,9 +203,11 @@ def _widen(state: _State, scopes: Scopes, challenge: Challenge) -> bool:
 
 
 def _check_realm(realm: str, subject: Subject) -> None:
-    parts = urlsplit(realm)
-    if parts.scheme not in ("https", "http") or not parts.hostname:
-        raise RegistryError(f"registry {subject.registry} names an invalid token server {redact(realm)[:200]!r}")
+    try:
+        parts = urlsplit(join(realm, ""))
+    except ValueError as error:
+        shown = redact(realm)[:200]
+        raise RegistryError(f"registry {subject.registry} names an invalid token server {shown!r}") from error
     if parts.scheme == "http" and not subject.plain:
         raise RegistryError(
             f"registry {subject.registry} wants credentials sent over plain HTTP to {parts.hostname}",

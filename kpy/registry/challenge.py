@@ -44,7 +44,7 @@ def parse(header: str) -> tuple[Challenge, ...]:
 def _parameters(header: str, position: int) -> tuple[int, dict[str, str]]:
     parameters: dict[str, str] = {}
     start = _skip(header, position)
-    if (single := _TOKEN68.match(header, start)) and not _PARAMETER.match(header, start) and single[0].endswith("="):
+    if (single := _TOKEN68.match(header, start)) and single[0].endswith("="):
         return single.end(), parameters  # `Negotiate abc==`
     position = start
     while (match := _PARAMETER.match(header, position)) is not None:

@@ -123,7 +123,10 @@ def next_page(answer: Answer, target: str) -> str:
     """The path of `Link: <…>; rel="next"`, empty for none. Only path and query are taken: never another host."""
     for match in _LINK.finditer(answer.headers.get("Link", "")[: 16 << 10]):
         if _NEXT.search(match[2]):
-            parts = urlsplit(urljoin(target, str(match[1])))
+            try:
+                parts = urlsplit(urljoin(target, str(match[1])))
+            except ValueError:
+                return ""
             return parts.path + ("?" + parts.query if parts.query else "")
     return ""
 

@@ -93,7 +93,7 @@ class RemoteRepository:
         except ImageNotFoundError as error:
             where = f"{self._registry} has no repository {self._name}"
             if error.code != "NAME_UNKNOWN":
-                where = f"repository {self._name} of {self._registry} has no such {'digest' if ':' in name else 'tag'}"
+                where = f"check the name and the {'digest' if ':' in name else 'tag'}: {self._registry} has no such image"
             return ImageNotFoundError(
                 f"{shown}: not found", method="GET", url=error.url, status=404, code=error.code, hint=where
             )

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
 from kpy.errors import KpyError, RegistryError
 from kpy.registry import challenge, problem
@@ -228,12 +228,19 @@ class Transport:
         return found
 
     def _url(self, endpoint: Endpoint, target: str) -> str:
-        url = urljoin(endpoint.base + "/", target)  # N35: Locations may be relative
+        url = self._join(endpoint, endpoint.base + "/", target)  # N35: Locations may be relative
         parts, home = urlsplit(url), urlsplit(endpoint.base)
         if parts.scheme == "http" and home.scheme == "https" and parts.hostname == home.hostname:
             # Registries behind a TLS proxy that do not know it name themselves http://.
             return endpoint.base + url.partition("://")[2].removeprefix(parts.netloc)
         return url
+
+    def _join(self, endpoint: Endpoint, base: str, target: str) -> str:
+        try:
+            return http.join(base, target)
+        except ValueError as error:
+            shown = http.redact(target)[:200]
+            raise RegistryError(f"{endpoint.registry} gave an invalid URL {shown!r}", url=http.redact(base)) from error
 
     def _follow(  # noqa: PLR0917  (the parts of one request)
         self,
@@ -257,10 +264,8 @@ class Transport:
             if status not in keeps or not location:
                 return response
             discard(response)
-            target = urljoin(url, location).partition("#")[0]
-            if urlsplit(target).scheme not in ("http", "https") or (
-                urlsplit(target).scheme == "http" and urlsplit(url).scheme == "https"
-            ):
+            target = self._join(endpoint, url, location)
+            if urlsplit(target).scheme == "http" and urlsplit(url).scheme == "https":
                 raise RegistryError(
                     f"{endpoint.registry} redirects to {http.redact(target)[:200]}, which is not HTTPS",
                     method=method,
@@ -354,9 +359,5 @@ class Transport:
 
 
 def _origin(url: str) -> tuple[str, str, int]:
-    parts = urlsplit(url)
-    try:
-        port = parts.port
-    except ValueError:
-        port = 0
-    return parts.scheme, (parts.hostname or ""), port or {"http": 80, "https": 443}.get(parts.scheme, 0)
+    parts = urlsplit(url)  # went through http.join
+    return parts.scheme, parts.hostname or "", parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)

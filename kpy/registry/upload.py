@@ -258,11 +258,12 @@ class _Upload:
             return
         while self._offset < size:
             before = self._offset
-            self._patch(min(size - self._offset, max(self._chunk or CHUNK, self._least)))
-            if self._offset > before:
+            length = min(size - before, max(self._chunk or CHUNK, self._least))
+            self._patch(length)
+            if self._offset >= before + length:
                 pauses.refill()
             elif not pauses.pause():
-                raise RegistryError(f"{self._target.registry} takes no more than {before} bytes of the blob")
+                raise RegistryError(f"{self._target.registry} takes only {self._offset} of {size} bytes of the blob")
         self._finish(size, 0)
 
     def _finish(self, offset: int, length: int) -> None:

@@ -9,7 +9,7 @@ import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urljoin, urlsplit, urlunsplit
 
 if TYPE_CHECKING:
     from requests.adapters import HTTPAdapter
@@ -43,6 +43,15 @@ def redact(url: str) -> str:
         return "(invalid URL)"
     query = "&".join(f"{part.partition('=')[0]}=…" for part in parts.query.split("&") if part)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, query, ""))
+
+
+def join(base: str, target: str) -> str:
+    """The absolute http(s) URL that `target`, from a stranger, means at `base`. Raises ValueError."""
+    url = urljoin(base, target).partition("#")[0]
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
+        raise ValueError("not an HTTP URL")
+    return url
 
 
 def adapter(trust: Trust, *, pool_size: int) -> "HTTPAdapter":

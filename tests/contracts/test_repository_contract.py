@@ -17,8 +17,11 @@ from kpy.oci.content import Repository
 from kpy.oci.descriptor import Descriptor
 from kpy.oci.digest import Digest
 from kpy.oci.manifest import build_index, build_manifest
+from kpy.oci.reference import Reference
+from kpy.registry.client import RegistryClient
 from kpy.store.layout import LayoutRepository
 from tests.fakes import MemoryRepository
+from tests.registry_server import RegistryServer
 
 Make = Callable[[Path], AbstractContextManager[Repository]]
 
@@ -35,7 +38,13 @@ def layout(directory: Path) -> Iterator[Repository]:
     yield found
 
 
-REPOSITORIES: dict[str, Make] = {"memory": memory, "layout": layout}
+@contextmanager
+def registry(_: Path) -> Iterator[Repository]:
+    with RegistryServer() as server, RegistryClient() as client:
+        yield client.repository(Reference.parse(f"{server.host}/app"))
+
+
+REPOSITORIES: dict[str, Make] = {"memory": memory, "layout": layout, "registry": registry}
 
 
 @pytest.fixture(params=list(REPOSITORIES))
