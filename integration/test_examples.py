@@ -1,6 +1,9 @@
 """The examples, built by an unprivileged user, pushed to a registry, and run by docker."""
 
 import json
+import os
+import re
+import shutil
 import subprocess
 import time
 import urllib.error
@@ -12,6 +15,7 @@ from pathlib import Path
 from people import Kpy
 from servers import Docker, Registry, free_port
 
+ROOT = Path(__file__).resolve().parents[1]
 Example = Callable[[str], Path]
 
 
@@ -71,7 +75,7 @@ def test_two_stages(kpy: Kpy, example: Example, registry: Registry, gcc_base: st
     docker("image", "rm", "--force", name)
 
 
-def test_the_first_command_of_the_readme(kpy: Kpy, example: Example, docker: Docker, workdir: Path) -> None:
+def test_an_image_on_an_imported_base(kpy: Kpy, example: Example, docker: Docker, workdir: Path) -> None:
     context = example("hello")
     variables = kpy.spawn()
     variables["env"] = {**variables["env"], "KPY": kpy.program}  # type: ignore[dict-item]
@@ -84,3 +88,30 @@ def test_the_first_command_of_the_readme(kpy: Kpy, example: Example, docker: Doc
     docker("load", "--input", str(archive))
     assert docker("run", "--rm", "hello") == "hello from kpy"
     docker("image", "rm", "--force", "hello")
+
+
+def test_the_readmes_first_command(kpy: Kpy, workdir: Path) -> None:
+    """In a clone of its own, as the unprivileged user: what it installs, and what it builds."""
+    clone = workdir / "kpy"
+    shutil.copytree(
+        ROOT, clone, ignore=shutil.ignore_patterns(".git", ".venv", ".*_cache", "__pycache__", ".hypothesis")
+    )
+    subprocess.run(["chown", "-R", f"{kpy.user.uid}:{kpy.user.gid}", str(clone)], check=True)
+    spawn = kpy.spawn()
+    # pip may need to be told where packages come from.
+    spawn["env"] = {
+        **spawn["env"],
+        **{name: value for name, value in os.environ.items() if name.startswith("PIP_")},
+    }  # type: ignore[dict-item]
+    done = subprocess.run(
+        [clone / "integration" / "first-build"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=clone,
+        timeout=600,
+        **spawn,
+    )  # type: ignore[call-overload]
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.fullmatch(r"sha256:[0-9a-f]{64}", done.stdout.splitlines()[-1])
+    assert "docker.io/library/hello:latest" in kpy("images").stdout
