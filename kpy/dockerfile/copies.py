@@ -3,7 +3,7 @@
 from kpy.dockerfile.arguments import Line, words_or_json
 from kpy.dockerfile.flags import Kind
 from kpy.dockerfile.forms import FormError
-from kpy.dockerfile.heredoc import parse_heredoc
+from kpy.dockerfile.heredoc import is_file_name, parse_heredoc
 from kpy.dockerfile.instructions import Add, Copy, Heredoc
 
 _COPY_FLAGS = {
@@ -36,6 +36,8 @@ def _sources(line: Line, rest: str) -> tuple[tuple[str, ...], str, tuple[Heredoc
     for source in sources:
         heredoc = bodies.get(_heredoc_name(source) or "")
         if heredoc:
+            if not is_file_name(heredoc.name):
+                raise FormError(f"invalid heredoc: {heredoc.name!r} cannot be the name of a file")
             heredocs.append(heredoc)
         else:
             paths.append(source)

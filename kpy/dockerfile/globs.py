@@ -42,18 +42,6 @@ def match(pattern: str, name: str) -> bool:
     return Glob.parse(pattern).matches(name)
 
 
-def has_wildcard(path: str) -> bool:
-    """Whether Go's fsutil takes the path for a pattern rather than for a name: an unescaped `*`, `?` or `[`."""
-    position = 0
-    while position < len(path):
-        if path[position] == "\\":
-            position += 1
-        elif path[position] in "*?[":
-            return True
-        position += 1
-    return False
-
-
 def tokens(pattern: str) -> list[str]:
     """`*`, `?`, or the regular expression of one character. Raises FormError as filepath.Match gives ErrBadPattern."""
     found: list[str] = []

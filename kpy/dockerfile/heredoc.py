@@ -42,6 +42,11 @@ def chomp(content: str) -> str:
     return _LEADING_TABS.sub("", content)
 
 
+def is_file_name(name: str) -> bool:
+    """Whether a delimiter can name the file that holds the body: no path, which could lead elsewhere."""
+    return "/" not in name and name not in (".", "..")
+
+
 @dataclass(frozen=True, slots=True)
 class HeredocScript:
     """The body is the text that the shell gets in place of a command: `SHELL + [text]` (H07)."""
@@ -70,7 +75,8 @@ def heredoc_shell_text(run: Run) -> RunForm:
 
     Without heredocs: its command. `RUN <<EOF` and nothing else: the body as a script, or as a file if it starts with
     `#!`. Anything beside the heredoc (`RUN python3 <<EOF`): a ShellForm of the command with its bodies put back, for
-    the shell to handle (H08). The builder expands nothing in the bodies.
+    the shell to handle (H08). The builder expands nothing in the bodies. Raises DockerfileError if the delimiter of a
+    `#!` body cannot name a file.
     """
     if not run.heredocs or isinstance(run.command, ExecForm):
         return run.command
@@ -81,7 +87,9 @@ def heredoc_shell_text(run: Run) -> RunForm:
         alone = False
     if alone:
         body = run.heredocs[0]
-        if body.content.startswith("#!") and "/" not in body.name and body.name not in (".", ".."):
+        if body.content.startswith("#!"):
+            if not is_file_name(body.name):
+                raise run.span.error(f"invalid heredoc: {body.name!r} cannot be the name of a file")
             return HeredocFile(body.name, body.content)
         return HeredocScript(body.content)
     return ShellForm(text + "".join(f"\n{item.raw}{item.name}" for item in run.heredocs))

@@ -59,10 +59,11 @@ def read(data: bytes, name: str, *, directives: bool = True) -> Lines:
     """Read a Dockerfile. Raises DockerfileError. Without `directives` they are comments (ONBUILD triggers)."""
     if len(data) > MAX_SIZE:
         raise DockerfileError(f"{name} is larger than {MAX_SIZE >> 20} MiB", file=name)
+    data = data.removeprefix(_BOM)
     if not data:
         raise DockerfileError(f"{name} is empty", file=name)
     # Comments may be in any encoding: only bytes of instructions must be UTF-8.
-    text = data.removeprefix(_BOM).decode("utf-8", "surrogateescape")
+    text = data.decode("utf-8", "surrogateescape")
     lines = _split(text)
     shown = tuple(_NOT_UTF8.sub("\ufffd", line.rstrip("\r\n")) for line in lines)
     physical = _Physical(Source(name, shown), lines)

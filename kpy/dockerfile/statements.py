@@ -115,7 +115,8 @@ def _label(line: Line) -> Label:
 
 def _run(line: Line) -> Run:
     flags, rest = line.flags(_RUN_FLAGS)
-    _choice("network mode", flags.text("network"), ("default", "none", "host"))
+    if "$" not in flags.text("network"):  # else the planner checks it
+        _choice("network mode", flags.text("network"), ("default", "none", "host"))
     _choice("security mode", flags.text("security"), ("sandbox", "insecure"))
     for device in flags.list("device"):
         parse_device(device)
