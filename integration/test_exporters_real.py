@@ -13,12 +13,17 @@ from pathlib import Path
 
 import pytest
 
+from kpy.errors import SignatureError
 from kpy.exporter.base import Artifact
 from kpy.exporter.convert import to_docker
 from kpy.exporter.docker import DockerArchiveExporter
 from kpy.exporter.oci import OciArchiveExporter, OciLayoutExporter
+from kpy.exporter.push import PushExporter, Target
 from kpy.oci import mediatype
 from kpy.oci.reference import Reference
+from kpy.registry.client import RegistryClient
+from kpy.signing import cosign
+from kpy.signing.keys import PrivateKey
 from tests.exporter.exporting import make_image, several, tar_of
 from tests.fakes import MemoryRepository
 
@@ -124,3 +129,33 @@ def test_skopeo_reads_the_docker_archive(tmp_path: Path, name: Reference) -> Non
 
 def test_the_tools_are_there() -> None:
     assert all(shutil.which(tool) for tool in ("skopeo", "umoci", "docker", "podman"))
+
+
+REGISTRY = "127.0.0.1:5000"
+
+
+@pytest.mark.parametrize("family", MANIFEST_TYPES)
+def test_a_real_registry_takes_it_and_docker_pulls_it(family: str) -> None:
+    artifact, key = hello(family), PrivateKey.generate()
+    reference = Reference.parse(f"{REGISTRY}/kpy-test/{uuid.uuid4().hex[:12]}:v1")
+    with RegistryClient() as client:
+        repository = client.repository(reference, writable=True)
+        for _ in range(2):  # the second time it is all there, and signed already
+            PushExporter(
+                (Target(repository, (reference,)),),
+                sign=lambda where, name, root: cosign.sign_manifest(where, name, root, key) and None,
+            ).export(artifact)
+        [payload] = cosign.verify_manifest(repository, reference, repository.resolve("v1"), key.public)
+        assert payload.digest == artifact.descriptor.digest
+        with pytest.raises(SignatureError):
+            cosign.verify_manifest(repository, reference, artifact.descriptor, PrivateKey.generate().public)
+    for tool in (["docker", "pull"], ["podman", "pull", "--tls-verify=false"]):
+        run(*tool, reference)
+        run(tool[0], "rmi", "-f", reference)
+    raw = run("skopeo", "inspect", "--tls-verify=false", "--raw", f"docker://{reference}")
+    assert raw.encode() == artifact.root.raw
+    signatures = cosign.signature_tag(artifact.descriptor.digest)
+    found = json.loads(
+        run("skopeo", "inspect", "--tls-verify=false", "--raw", f"docker://{reference.with_tag(signatures)}")
+    )
+    assert [layer["mediaType"] for layer in found["layers"]] == [mediatype.COSIGN_PAYLOAD]
