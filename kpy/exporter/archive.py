@@ -144,6 +144,7 @@ def _special(dest: Path) -> Iterator[BinaryIO]:
 def _file(dest: Path) -> Iterator[BinaryIO]:
     temporary = fs.temporary_file(dest.parent, mode=0o644)
     with fs.io_errors("write", dest):
+        fs.remove_stale(dest.parent)  # of an export that was killed
         stream, path = temporary.__enter__()
     try:
         yield _guarded(stream, os.fspath(dest))

@@ -42,6 +42,7 @@ class OciLayoutExporter:
     def export(self, artifact: Artifact, /) -> ExportResult:
         """Copy the artifact into the layout."""
         layout = LayoutRepository(self.dest)
+        layout.remove_stale()
         with step(self.report, "export oci", "exporting to oci image layout"):
             for descriptor, source in all_blobs(artifact).values():
                 if not layout.blobs.has(descriptor):

@@ -239,3 +239,5 @@ OciArchiveExporter(pathlib.Path(sys.argv[1])).export(one(Killer()))
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.tar")], cwd=root, check=False)
     assert done.returncode == -9
     assert not (tmp_path / "a.tar").exists()
+    OciArchiveExporter(tmp_path / "a.tar").export(one())  # cleans up
+    assert os.listdir(tmp_path) == ["a.tar"]
