@@ -4,7 +4,7 @@ import io
 import os
 import tarfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -143,8 +143,9 @@ def _special(dest: Path) -> Iterator[BinaryIO]:
 @contextmanager
 def _file(dest: Path) -> Iterator[BinaryIO]:
     temporary = fs.temporary_file(dest.parent, mode=0o644)
-    with fs.io_errors("write", dest):
+    with suppress(OSError):  # a directory that we may write but not list
         fs.remove_stale(dest.parent)  # of an export that was killed
+    with fs.io_errors("write", dest):
         stream, path = temporary.__enter__()
     try:
         yield _guarded(stream, os.fspath(dest))
