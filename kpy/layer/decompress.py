@@ -157,19 +157,22 @@ def _xz(source: _Source) -> Iterator[bytes]:
 
 
 class _WithSentinel:
-    """The source, then the sentinel frame."""
+    """The source, then the sentinel frame, always in one piece with the last bytes of the source: libzstd takes a
+    frame whose header came in another piece for the frame that begins the current one."""
 
     def __init__(self, source: _Source) -> None:
         self._source = source
-        self._ended = False
+        self._next = source.read()
+        self._ended = not self._next
 
     def read(self, size: int = -1) -> bytes:
         if self._ended:
             return b""
-        data = self._source.read(_INPUT if size < 0 else size)
-        if not data:
+        data = self._next
+        self._next = self._source.read()
+        if not self._next:
             self._ended = True
-            return _SENTINEL_FRAME
+            data += _SENTINEL_FRAME
         return data
 
 
@@ -177,7 +180,7 @@ def _zstd(source: _Source) -> Iterator[bytes]:
     import zstandard
 
     reader = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW).stream_reader(
-        cast(Any, _WithSentinel(source)), read_size=_INPUT, read_across_frames=True
+        cast(Any, _WithSentinel(source)), read_size=2 * _INPUT, read_across_frames=True
     )
     held = b""
     while True:
@@ -191,7 +194,7 @@ def _zstd(source: _Source) -> Iterator[bytes]:
         if len(held) > len(_SENTINEL):
             yield held[: -len(_SENTINEL)]
             held = held[-len(_SENTINEL) :]
-    if held != _SENTINEL:
+    if held != _SENTINEL:  # also when there was nothing at all
         raise ContentError("zstd stream is truncated")
 
 
