@@ -94,6 +94,9 @@ def main():
 
 def step(snapshotter, sandbox, files, chain, base, run, name):
     mounts = [Mount(**{**mount, "data": mount.get("data", "").encode()}) for mount in run.pop("mounts", ())]
+    for mount in mounts:
+        if mount.source.startswith(STATE):
+            os.makedirs(mount.source, exist_ok=True)
     process = Process(
         tuple(run.pop("argv")), tuple(run.pop("env", [PATH])), identity=Identity(*run.pop("identity", (0, 0))), **run
     )
