@@ -44,7 +44,7 @@ class Flags:
 
 def parse_flags(words: Sequence[str], known: Mapping[str, Kind]) -> Flags:
     """Check the flags of one instruction. Raises FormError."""
-    found: dict[str, tuple[str, ...]] = {}
+    found: dict[str, list[str]] = {}
     for word in words:
         name, equals, value = word.removeprefix("--").partition("=")
         kind = known.get(name)
@@ -57,8 +57,8 @@ def parse_flags(words: Sequence[str], known: Mapping[str, Kind]) -> Flags:
             value = _boolean(name, value.lower() if equals else "true", value)
         elif not equals:
             raise FormError(f"missing a value on flag: --{name}", hint=f"write --{name}=value")
-        found[name] = (*found.get(name, ()), value)
-    return Flags(found)
+        found.setdefault(name, []).append(value)
+    return Flags({name: tuple(values) for name, values in found.items()})
 
 
 def _boolean(name: str, value: str, written: str) -> str:

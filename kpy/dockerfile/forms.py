@@ -25,11 +25,6 @@ class FormError(KpyError):
     exit_code = 3
 
 
-def is_space(character: str) -> bool:
-    """Whether Go's unicode.IsSpace holds."""
-    return character in _SPACES
-
-
 def split_keyword(line: str) -> tuple[str, str]:
     """The keyword as written, and all that follows it."""
     parts = _BLANKS.split(line.strip(SPACE), maxsplit=1)

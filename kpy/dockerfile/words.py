@@ -7,11 +7,12 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 
-from kpy.dockerfile.forms import FormError, is_space
+from kpy.dockerfile.forms import SPACE, FormError
 from kpy.dockerfile.substitute import PatternError, replace, trim
 
 _SPECIAL_PARAMETERS = frozenset("@*#?-$!0")
 _MAX_DEPTH = 64
+_BLANKS = re.compile(f"[{SPACE}]+")
 
 
 class WordError(FormError):
@@ -83,12 +84,11 @@ class _Words:
         self.word: list[str] = []
 
     def plain(self, text: str) -> None:
-        for character in text:
-            if not is_space(character):
-                self.word.append(character)
-            elif self.word and any(self.word):
-                self.words.append("".join(self.word))
-                self.word = []
+        first, *rest = _BLANKS.split(text)
+        self.word.append(first)
+        for part in rest:
+            self.finish()
+            self.word.append(part)
 
     def raw(self, text: str) -> None:
         self.word.append(text)
