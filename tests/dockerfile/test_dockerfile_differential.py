@@ -37,11 +37,8 @@ LATER = [
 
 
 def flags_of(line: str) -> tuple[str, ...]:
-    keyword, rest = split_keyword(line)
-    flags, rest = split_flags(rest)
-    if keyword.upper() == "ONBUILD":
-        return tuple(flags) + tuple(split_flags(split_keyword(rest)[1])[0])
-    return tuple(flags)
+    """The package shows no flags of the instruction behind ONBUILD."""
+    return tuple(split_flags(split_keyword(line)[1])[0])
 
 
 def value(item) -> tuple[str, ...]:
