@@ -111,7 +111,7 @@ def harden(protected: Sequence[str]) -> None:
 
     - Names of hosts are looked up in files and DNS only: the next image's nsswitch.conf may name modules, which the
       C library would load from the image.
-    - This process is no longer dumpable: a RUN of the same user cannot read its memory or /proc/PID/environ, which
+    - As root, this process is no longer dumpable: a RUN of the same user cannot read its memory or /proc/PID/environ, which
       may hold credentials, unless it has CAP_SYS_PTRACE (ptrace(2), "Ptrace access mode checking").
 
     Raises SandboxError if what runs kpy (interpreter, libraries, modules) is not all in protected paths.
@@ -127,7 +127,8 @@ def harden(protected: Sequence[str]) -> None:
         libc.__nss_configure_lookup(  # noqa: SLF001 - its public name
             b"hosts", b"files dns"
         )
-    libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    if os.geteuid() == 0:  # its /proc files become root's then, and others could not use /proc/self/fd any more
+        libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def _outside(protected: Sequence[str]) -> str:

@@ -1,6 +1,7 @@
 """Removing trees that hostile code wrote: by directory descriptors, never through a symlink, never across what is
 to be kept, at any depth. Refuses to decide what is to be kept."""
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -186,10 +187,10 @@ def _unlock(name: bytes | str, directory: int | None) -> bool:
 
 
 def _plain(descriptor: int) -> None:
-    try:
+    with contextlib.suppress(OSError):
         for name in os.listxattr(descriptor):
             os.removexattr(descriptor, name)
+    with contextlib.suppress(OSError):
         os.fchown(descriptor, 0, 0)
+    with contextlib.suppress(OSError):
         os.fchmod(descriptor, 0o755)
-    except OSError:
-        pass
