@@ -72,7 +72,7 @@ def test_ids_processes_and_environment(user, place):
         assert box.says("ls /proc | grep -c '^[0-9]'; echo $$") .split()[1] == "2"
         assert int(box.says("ls /proc | grep -c '^[0-9]'")) <= 5
         assert box.says("cat; readlink /proc/self/fd/0") == "/dev/null\n"
-        assert box.says("ls -l /proc/self/fd | wc -l").strip() == "5"  # total, 0, 1, 2, and ls's own
+        assert box.says("ls /proc/self/fd 2>/dev/null | wc -l").strip() == "4"  # 0, 1, 2, and ls's own
         assert box.says("mkdir -p /made; pwd", cwd="/new/work") == "/new/work\n"
         box.says("touch /tmp/mine", identity=app)
         assert os.stat(box.root / "tmp/mine").st_uid == 1000
@@ -110,10 +110,12 @@ def test_host_is_out_of_reach(user, place):
             "echo x > /etc/hosts",
             "mknod /tmp/disk b 254 0",
             "cat /proc/1/environ",
-            "ls -l /proc/1/fd/",
+            "readlink /proc/1/fd/0",
+            "readlink /proc/1/cwd",
+            "cat /proc/1/fd/3",
         ):
             assert box.run(script)[0] != 0, script
-        assert box.says("cat /proc/kcore /proc/keys /proc/timer_list | wc -c").strip() == "0"
+        assert box.says("cat /proc/kcore /proc/keys /proc/timer_list 2>/dev/null | wc -c").strip() == "0"
 
     inside(user, body)
 
@@ -135,7 +137,7 @@ def test_leftovers_are_killed_and_do_not_delay(user, place):
     def body(ids):
         box = Box(place)
         begin = time.monotonic()
-        script = "(while true; do sleep 1; echo x > /late; done &) ; nohup sleep 1000 & echo now; exit 7"
+        script = "(while true; do sleep 1; echo x > /late; done &) ; sleep 1000 & echo now; exit 7"
         assert box.run(script) == (7, "now\n")
         assert time.monotonic() - begin < 1
         time.sleep(1.3)
@@ -187,7 +189,7 @@ def test_stubs_leave_no_trace(user, place):
         # What the command made beside a stub stays, and its time with it.
         box.says("echo x > /new/kept", Mount("tmpfs", "/new/tmp"))
         assert sorted(os.listdir(box.root / "new")) == ["kept"]
-        assert tree(box.root)["new/."][-1] >= tree(box.root)["new/kept"][-1]
+        assert tree(box.root)["new"][-1] >= tree(box.root)["new/kept"][-1]
 
     inside(user, body)
 
@@ -253,7 +255,7 @@ def test_hostile_links_do_not_lead_out(user, place):
         box = Box(place)
         outside = place / "outside"
         outside.mkdir()
-        for name, link in (("up", "../../../.." + str(outside)), ("abs", str(outside)), ("proc", str(outside)), ("loop", "loop")):
+        for name, link in (("up", "../../../.." + str(outside)), ("abs", str(outside)), ("loop", "loop")):
             os.symlink(link, box.root / name)
         for target in ("/up/x", "/abs/y", "/up", "/../../z"):
             box.says("true", Mount("tmpfs", target))
@@ -261,6 +263,11 @@ def test_hostile_links_do_not_lead_out(user, place):
         assert not (box.root / "work").exists()
         with pytest.raises(SandboxError, match=r"(?i)loop|symbolic"):
             box.run("true", Mount("tmpfs", "/loop/x"))
+        for name in ("proc", "sys", "dev"):
+            (outside / name).mkdir()
+            os.symlink(outside / name, box.root / name)
+        box.says("ls -d /proc/self /sys/class /dev/null")
+        assert [files for _, directories, files in os.walk(outside) if files] == []
 
     inside(user, body)
 
@@ -364,10 +371,11 @@ def test_killed_builder_takes_its_children_along(user, place):
 
 def test_two_at_once_in_threads(user, place):
     def body(ids):
-        box = Box(place)
         results = []
 
         def one(number):
+            (place / str(number)).mkdir()
+            box = Box(place / str(number))
             results.append(box.says(f"sleep 0.2; echo {number}; ls /proc | grep -c '^[0-9]'", Mount("tmpfs", f"/t{number}")))
 
         threads = [threading.Thread(target=one, args=(number,)) for number in range(4)]
@@ -386,7 +394,7 @@ def test_without_a_pid_namespace(user, place):
 
     def body(ids):
         box = Box(place, private_pids=False)
-        assert box.run("(sleep 4545 &); nohup sleep 4545 & echo ok; exit 5") == (5, "ok\n")
+        assert box.run("(sleep 4545 &); sleep 4545 & echo ok; exit 5") == (5, "ok\n")
         assert not _running("4545")
         with Cancel() as cancel:
             threading.Timer(0.3, cancel.set).start()

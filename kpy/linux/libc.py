@@ -5,6 +5,7 @@ import dataclasses, typing, json or re (20 ms together).
 """
 
 import ctypes
+import errno
 import os
 import struct
 
@@ -88,7 +89,12 @@ def capset(effective: int, permitted: int, inheritable: int) -> None:
 def openat2(directory: int, path: bytes, flags: int, resolve: int, mode: int = 0) -> int:
     """openat2(2). The descriptor is close-on-exec."""
     how = struct.pack("QQQ", flags | os.O_CLOEXEC, mode, resolve)
-    return syscall(SYS_OPENAT2, "openat2", directory, path, how, len(how), path=path)
+    for _ in range(1000):
+        try:
+            return syscall(SYS_OPENAT2, "openat2", directory, path, how, len(how), path=path)
+        except BlockingIOError:
+            continue  # EAGAIN: somebody mounts or renames, anywhere, while it walks over a `..` (openat2(2))
+    raise OSError(errno.EAGAIN, f"openat2: {os.strerror(errno.EAGAIN)}", os.fsdecode(path))
 
 
 def open_in_root(root: int, path: bytes, flags: int, mode: int = 0) -> int:

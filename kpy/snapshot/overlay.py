@@ -113,8 +113,10 @@ class OverlaySnapshotter:
 
     def _ensure(self, chain: Chain, base: int) -> list[str]:
         """Have all of the chain on disk: unpack what is missing, the base in one, each other layer on its parent."""
+        if not chain:
+            return []
         count = self._stack.longest(chain)
-        if count == 0 and chain:
+        if count == 0:
             count = max(base, 1)
             self._unpack(chain[:count], 0)
         for number in range(count, len(chain)):

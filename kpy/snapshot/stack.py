@@ -11,6 +11,7 @@ process leaves is in tmp/ only; the next one removes it.
 
 import hashlib
 import json
+import logging
 import os
 import threading
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,8 @@ from kpy.util import erase
 from kpy.util.cancel import Cancel
 from kpy.util.fs import io_errors, remove_stale, temporary_file, write_atomic
 from kpy.util.locks import FileLock
+
+_log = logging.getLogger(__name__)
 
 _META = "meta.json"
 _META_LIMIT = 1 << 16
@@ -66,7 +69,10 @@ class Stack:
         for name in os.listdir(self._tmp):
             lock = os.path.join(self._tmp, name.removesuffix(".d"))
             if name.endswith(".d") and not os.path.lexists(lock):
-                erase.remove(os.path.join(self._tmp, name))
+                try:
+                    erase.remove(os.path.join(self._tmp, name))
+                except OSError as error:
+                    _log.debug("cannot remove %s: %s", name, error)  # the next one tries again
 
     @contextmanager
     def using(self) -> Iterator[None]:
