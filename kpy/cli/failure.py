@@ -21,8 +21,10 @@ def render(error: KpyError) -> str:
     """The lines to print for an error, without a newline at the end."""
     parts: list[str] = []
     if isinstance(error, StepFailedError) and (error.output.strip() or error.step):
-        lines = harmless(error.output).rstrip("\n").split("\n")[-_LAST_LINES:]
-        parts += ["------", f" > {harmless(error.step)}:", *(line for line in lines if line), "------"]
+        # Of a line that was drawn several times, the last state.
+        drawn = (line.rstrip("\r").rpartition("\r")[2] for line in error.output.split("\n"))
+        lines = [line for line in map(harmless, drawn) if line.strip()][-_LAST_LINES:]
+        parts += ["------", f" > {harmless(error.step)}:", *lines, "------"]
     if isinstance(error, DockerfileError | StepFailedError) and error.first_line:
         parts.append(harmless(f"{error.file}:{error.first_line}"))
         if error.excerpt:

@@ -86,21 +86,23 @@ class LiveProgress:
         try:
             with self._lock:
                 lines = self._take(event)
-            self._start()
+            live = self._start()
+            if live is not None and lines:
+                live.refresh()  # or what ended would be drawn once more, as running, below its last line
             for line in lines:
                 self._console.print(line)
         except (OSError, ValueError):
             self._silent = True
 
-    def _start(self) -> None:
+    def _start(self) -> Live | None:
         with self._start_lock:
-            if self._live is not None or self._silent:
-                return
-            self._live = Live(
-                console=self._console, get_renderable=self._draw, refresh_per_second=8, transient=True,
-                redirect_stdout=False, redirect_stderr=False,
-            )  # fmt: skip
-            self._live.start()
+            if self._live is None and not self._silent:
+                self._live = Live(
+                    console=self._console, get_renderable=self._draw, refresh_per_second=8, transient=True,
+                    redirect_stdout=False, redirect_stderr=False,
+                )  # fmt: skip
+                self._live.start()
+            return self._live
 
     def _take(self, event: Event) -> list[Text]:
         """Remember the event; what it says for good."""

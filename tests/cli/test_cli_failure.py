@@ -36,7 +36,7 @@ def test_a_failed_step_shows_its_last_words() -> None:
         'process "/bin/sh -c make" did not complete successfully: exit code: 2',
         step="[2/3] RUN make",
         status=2,
-        output="cc x.c\nx.c:1: \x1b[31merror\x1b[0m\n",
+        output="10%\r100%\r\ncc x.c\n\nx.c:1: \x1b[31merror\x1b[0m\n",
         file="Dockerfile",
         first_line=3,
         excerpt="   3 | >>> RUN make",
@@ -44,6 +44,7 @@ def test_a_failed_step_shows_its_last_words() -> None:
     assert render(error) == (
         "------\n"
         " > [2/3] RUN make:\n"
+        "100%\n"
         "cc x.c\n"
         "x.c:1: error\n"
         "------\n"
