@@ -21,7 +21,7 @@ from kpy.oci.reference import DOCKER_HUB
 HUB_KEY = "https://index.docker.io/v1/"  # docker login writes this for docker.io
 TOKEN_USER = "<token>"  # docker-credential-helpers: then the secret is an identity token
 MAX_FILE = 4 << 20
-_HELPER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-]{0,63}")
+HELPER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-]{0,63}")
 _HUB_NAMES = (DOCKER_HUB, "index.docker.io", "registry-1.docker.io", "registry.hub.docker.com")
 _NOT_FOUND = "credentials not found"
 
@@ -61,7 +61,7 @@ class HelperMissingError(AuthenticationError):
 
 def run_helper(name: str, server: str) -> tuple[str, str] | None:
     """Ask docker-credential-NAME for (user, secret); None when it has none for the server."""
-    if not _HELPER_NAME.fullmatch(name):
+    if not HELPER_NAME.fullmatch(name):
         raise AuthenticationError(f"invalid credential helper name {name[:80]!r}")
     program = f"docker-credential-{name}"
     try:

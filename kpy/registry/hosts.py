@@ -11,8 +11,9 @@ import ipaddress
 from dataclasses import dataclass, field
 
 from kpy.oci.reference import DOCKER_HUB
-from kpy.util.http import Timeouts, Trust
+from kpy.util.http import Timeouts
 from kpy.util.proxies import Proxies
+from kpy.util.trust import Trust
 
 HUB_ENDPOINT = "registry-1.docker.io"
 

@@ -57,7 +57,9 @@ def clean(text: str) -> str:
     return text if len(text) <= 300 else text[:299] + "…"
 
 
-def problem(answer: Answer, *, method: str, registry: str, what: str) -> RegistryError:
+def problem(
+    answer: Answer, *, method: str, registry: str, what: str, anonymous: bool = False
+) -> RegistryError:
     """The error for an answer that is not what `what` (`pull app:1`, `upload blob …`) needs."""
     code, message = first_error(answer.body)
     status = f"HTTP {answer.status}"
@@ -69,7 +71,7 @@ def problem(answer: Answer, *, method: str, registry: str, what: str) -> Registr
         kind = ImageNotFoundError
     elif answer.status in (401, 403):
         kind = AuthenticationError
-        hint = "the credentials may lack the right to do this"
+        hint = f"log in: docker login {registry}" if anonymous else "the credentials may lack the right to do this"
     elif answer.status == 429 or code == "TOOMANYREQUESTS":
         hint = f"wait a while, or log in: docker login {registry}"
     elif answer.status in (413, 507):

@@ -19,7 +19,7 @@ from kpy.registry import listing, upload
 from kpy.registry.body import read_piece
 from kpy.registry.challenge import repository_scope
 from kpy.registry.download import PIECE, ResumingStream
-from kpy.registry.problem import Answer
+from kpy.registry.problem import RETRIED, Answer
 from kpy.registry.transport import Request, Transport
 from kpy.registry.upload import Outcome, Target, ignore_progress
 
@@ -50,24 +50,23 @@ class RemoteRepository:
 
     def resolve(self, name: str, /) -> Descriptor | None:
         """The descriptor of a tag or digest, None when there is none. Asks by HEAD where that tells enough."""
+        patient = True
         try:
-            answer = self._exchange("HEAD", f"manifests/{name}", f"find {self._shown(name)}", (200, 404), accept=True)
+            answer = self._exchange("HEAD", f"manifests/{name}", f"find {self._shown(name)}", (200, 404))
         except RegistryError as error:
             if error.status == 0:
                 raise
-            answer = None  # answers to HEAD have no body: GET brings the reason, or the manifest
+            # Answers to HEAD have no body: GET brings the reason, or the manifest. We waited long enough.
+            answer, patient = None, error.status not in RETRIED
         if answer is not None:
             if answer.status == 404:
                 return None
             if (found := _described(answer, name)) is not None:
                 return found
-        return self._resolve_by_get(name)
+        return self._resolve_by_get(name, patient=patient)
 
-    def _resolve_by_get(self, name: str) -> Descriptor | None:
-        answer = self._exchange(
-            "GET", f"manifests/{name}", f"find {self._shown(name)}", (200, 404), accept=True,
-            limit=mediatype.MAX_MANIFEST_SIZE,
-        )  # fmt: skip
+    def _resolve_by_get(self, name: str, *, patient: bool) -> Descriptor | None:
+        answer = self._exchange("GET", f"manifests/{name}", f"find {self._shown(name)}", (200, 404), patient=patient)
         if answer.status == 404:
             return None
         wanted = name if ":" in name else answer.headers.get("Docker-Content-Digest", "")
@@ -89,7 +88,7 @@ class RemoteRepository:
         """The error that says best why `resolve` gave None: no such tag, or no such repository."""
         shown = self._shown(name)
         try:
-            self._exchange("GET", f"manifests/{name}", f"find {shown}", (200,), accept=True, limit=PIECE)
+            self._exchange("GET", f"manifests/{name}", f"find {shown}", (200,))
         except ImageNotFoundError as error:
             where = f"{self._registry} has no repository {self._name}"
             if error.code != "NAME_UNKNOWN":
@@ -246,13 +245,15 @@ class RemoteRepository:
         )
 
     def _exchange(
-        self, method: str, path: str, what: str, expect: tuple[int, ...], *, accept: bool, limit: int = PIECE
+        self, method: str, path: str, what: str, expect: tuple[int, ...], *, patient: bool = True
     ) -> Answer:
-        headers = {"Accept": ", ".join(mediatype.ACCEPT)} if accept else {}
-        return self._transport.exchange(
-            Request(method, self._registry, f"/v2/{self._name}/{path}", what, self._name, self._read, headers, None, expect),
-            limit=limit,
+        """Ask for a manifest."""
+        headers = {"Accept": ", ".join(mediatype.ACCEPT)}
+        target = f"/v2/{self._name}/{path}"
+        request = Request(
+            method, self._registry, target, what, self._name, self._read, headers, None, expect, repeat=patient
         )
+        return self._transport.exchange(request, limit=mediatype.MAX_MANIFEST_SIZE)
 
 
 class _Rewound:

@@ -182,8 +182,8 @@ class Transport:
                 return registry in self._met
         return True
 
-    def _problem(self, request: Request, answer: Answer, sent: str) -> RegistryError:
-        if answer.status == 401:
+    def _problem(self, request: Request, answer: Answer, sent: str | None) -> RegistryError:
+        if answer.status == 401 and sent is not None:
             source = self._auth.source(self._subject(request)) if sent else ""
             return problem.refused_login(
                 answer,
@@ -193,14 +193,17 @@ class Transport:
                 source=source,
                 pushing=request.pushing,
             )
-        return problem.problem(answer, method=request.method, registry=request.registry, what=request.what)
+        anonymous = sent == ""
+        return problem.problem(
+            answer, method=request.method, registry=request.registry, what=request.what, anonymous=anonymous
+        )
 
     def _subject(self, request: Request) -> Subject:
         plain = self.endpoint(request.registry).scheme == "http"
         return Subject(request.registry, request.repository, request.scopes, plain)
 
-    def _authorized(self, request: Request) -> "tuple[Response, str]":
-        """The answer, and the Authorization that was sent for it."""
+    def _authorized(self, request: Request) -> "tuple[Response, str | None]":
+        """The answer, and the Authorization that was sent for it; None when it is another host's."""
         endpoint = self.endpoint(request.registry)
         subject = self._subject(request)
         url = self._url(endpoint, request.target)
@@ -208,7 +211,7 @@ class Transport:
             sent = self._auth.header(subject) if _origin(url) == _origin(endpoint.base) else ""
             response = self._follow(request.method, url, request.headers, request.body, endpoint, sent)
             if _origin(response.url or url) != _origin(endpoint.base):
-                return response, ""  # somebody else's refusal says nothing about our credentials
+                return response, None  # somebody else's refusal says nothing about our credentials
             challenges = challenge.parse(response.headers.get("WWW-Authenticate", ""))
             widen = any(item.parameters.get("error") == "insufficient_scope" for item in challenges)
             if response.status_code != 401 and not (response.status_code == 403 and widen):
@@ -293,10 +296,9 @@ class Transport:
 
         timeouts = self.hosts.timeouts
         data = body() if callable(body) else body
+        own = http.headers_for(headers, self._user_agent)
         try:
-            prepared = requests.Request(
-                method, url, headers=http.headers_for(headers, self._user_agent), data=data
-            ).prepare()
+            prepared = requests.Request(method, url, headers=own, data=data).prepare()
             response = self._adapter(verify=verify).send(
                 prepared,
                 stream=True,

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
+from kpy.util.trust import Trust as Trust  # noqa: PLC0414  (adapter users need it)
+from kpy.util.trust import ssl_context
+
 if TYPE_CHECKING:
     from requests.adapters import HTTPAdapter
 
@@ -23,16 +26,6 @@ class Timeouts:
 
     connect: float = 15.0
     read: float = 120.0
-
-
-@dataclass(frozen=True, slots=True)
-class Trust:
-    """Whom to believe: the system's CAs and those of `ca_file`; anybody when `verify` is false."""
-
-    verify: bool = True
-    ca_file: str = ""
-    client_cert: str = ""
-    client_key: str = ""
 
 
 def redact(url: str) -> str:
@@ -80,6 +73,12 @@ def adapter(trust: Trust, *, pool_size: int) -> "HTTPAdapter":
             if not trust.verify:
                 self.poolmanager.pool_classes_by_scheme = {"http": HTTPConnectionPool, "https": UnverifiedPool}
 
+        def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+            manager = super().proxy_manager_for(proxy, **kwargs)
+            if not trust.verify:
+                manager.pool_classes_by_scheme = {"http": HTTPConnectionPool, "https": UnverifiedPool}
+            return manager
+
         def build_connection_pool_key_attributes(self, request: Any, verify: Any, cert: Any = None) -> Any:
             host, _ = super().build_connection_pool_key_attributes(request, trust.verify, None)
             if host["scheme"] != "https":
@@ -90,24 +89,6 @@ def adapter(trust: Trust, *, pool_size: int) -> "HTTPAdapter":
             pass  # the context says it all
 
     return Adapter(pool_connections=64, pool_maxsize=pool_size)
-
-
-def ssl_context(trust: Trust) -> ssl.SSLContext:
-    """A TLS context of this trust. Raises OSError or ssl.SSLError when a file of it is not usable."""
-    context = ssl.create_default_context()
-    context.set_alpn_protocols(["http/1.1"])
-    if not trust.verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    else:
-        import certifi
-
-        context.load_verify_locations(certifi.where())
-        if trust.ca_file:
-            context.load_verify_locations(trust.ca_file)
-    if trust.client_cert:
-        context.load_cert_chain(trust.client_cert, trust.client_key or None)
-    return context
 
 
 def classify(error: BaseException) -> tuple[Failure, str]:
