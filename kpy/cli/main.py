@@ -28,9 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"kpy {__version__}")
         return 0
     try:
-        code = _dispatch(words)
-        sys.stdout.flush()
-        return code
+        return _dispatch(words)
     except BrokenPipeError:
         _forget_output()
         return _BROKEN_PIPE
@@ -45,22 +43,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _dispatch(words: list[str]) -> int:
     import importlib
 
-    if not words or words[0] in ("-h", "--help") or words == ["help"]:
-        print(overview(), file=sys.stdout if words else sys.stderr)
-        return 0 if words else UsageError.exit_code
+    from kpy.cli.terminal import standard
+
+    terminal = standard()
+    if not words:
+        terminal.err(overview())
+        return UsageError.exit_code
+    if words[0] in ("-h", "--help") or words == ["help"]:
+        terminal.out(overview())
+        return 0
     wants_help = words[0] == "help"
     verb = words[1] if wants_help else words[0]
     rest = words[1:]
     if verb not in VERBS:
         raise _unknown(verb)
     module = importlib.import_module(VERBS[verb][0])
-    from kpy.cli.terminal import standard
-
     flags = rest[: rest.index("--")] if "--" in rest else rest
     if wants_help or "--help" in flags or "-h" in flags:
-        print(module.HELP)
+        terminal.out(module.HELP.rstrip("\n"))
         return 0
-    return int(module.run(rest, standard()))
+    return int(module.run(rest, terminal))
 
 
 def overview() -> str:
@@ -126,6 +128,8 @@ def _trace() -> None:
 def _write_error(data: bytes) -> None:
     """Write to standard error; when nobody reads it there is nobody to tell."""
     try:
+        if sys.stderr is None:
+            return
         sys.stderr.flush()
         sys.stderr.buffer.write(data)
         sys.stderr.buffer.flush()

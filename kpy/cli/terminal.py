@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from kpy.app.options import Environment
-from kpy.errors import UsageError
+from kpy.errors import KpyError, UsageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,18 +24,26 @@ class Terminal:
     stderr_is_terminal: bool = False
 
     def out(self, line: str) -> None:
-        """Write a line of the result."""
-        self.stdout.write(encode(line + "\n"))
-        self.stdout.flush()
+        """Write a line of the result. Raises KpyError when it cannot be (a full disk), BrokenPipeError."""
+        _write(self.stdout, line, "standard output")
 
     def err(self, line: str) -> None:
-        """Write a line for the human."""
-        self.stderr.write(encode(line + "\n"))
-        self.stderr.flush()
+        """Write a line for the human. Raises as `out` does."""
+        _write(self.stderr, line, "standard error")
 
     def environment(self) -> Environment:
         """What the verbs of `kpy.app` take."""
         return Environment(self.variables, self.directory, self.stdin, self.stdout)
+
+
+def _write(stream: BinaryIO, line: str, name: str) -> None:
+    try:
+        stream.write(encode(line + "\n"))
+        stream.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise KpyError(f"cannot write to {name}: {(error.strerror or 'error').lower()}") from error
 
 
 def encode(text: str) -> bytes:

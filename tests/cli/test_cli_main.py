@@ -174,3 +174,19 @@ def test_a_second_ctrl_c_exits_at_once(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
     assert process.returncode == 130
     assert time.monotonic() - started < 30
+
+
+@pytest.mark.parametrize(
+    ("redirect", "code", "error"),
+    [
+        ("> /dev/full", 1, "error: cannot write to standard output: no space left on device\n"),
+        ("2> /dev/full", 0, ""),
+        (">&-", 0, ""),
+        ("2>&-", 0, ""),
+        ("<&-", 0, ""),
+    ],
+)
+def test_streams_that_are_full_or_closed(redirect: str, code: int, error: str) -> None:
+    command = ["sh", "-c", f'"$0" -m kpy help build {redirect}', sys.executable]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (code, error)
