@@ -261,7 +261,7 @@ def test_hostile_links_do_not_lead_out(user, place):
             box.says("true", Mount("tmpfs", target))
         assert os.listdir(outside) == []
         assert not (box.root / "work").exists()
-        with pytest.raises(SandboxError, match=r"(?i)loop|symbolic"):
+        with pytest.raises(SandboxError, match="too many levels of symbolic links"):
             box.run("true", Mount("tmpfs", "/loop/x"))
         for name in ("proc", "sys", "dev"):
             (outside / name).mkdir()

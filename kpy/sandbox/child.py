@@ -51,6 +51,8 @@ def main(spec_fd: int, control_fd: int) -> None:
         spec = marshal.loads(stream.read())  # noqa: S302 - it is kpy that wrote it
     control = Control(control_fd)
     os.umask(0o022)
+    # No process of the RUN, which may have our uid, may look into these: they hold the secrets of the spec.
+    libc.prctl(libc.PR_SET_DUMPABLE, 0)
     libc.prctl(libc.PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != spec["parent"]:
         os._exit(1)  # it died before we could ask to die with it
@@ -58,7 +60,7 @@ def main(spec_fd: int, control_fd: int) -> None:
         libc.unshare(spec["unshare"])
         mounts.isolate()
     except OSError as error:
-        control.error(f"cannot isolate the RUN: {error.strerror}", error.errno or 0)
+        control.error(f"cannot isolate the RUN: {mounts.reason(error)}", error.errno or 0)
         os._exit(1)
     if spec["unshare"] & CLONE_NEWPID:
         _outer(spec, control)
@@ -104,8 +106,6 @@ def _run(spec: "dict[str, Any]", control: Control) -> None:
     private = bool(spec["private_pids"])
     if not private:
         libc.prctl(libc.PR_SET_CHILD_SUBREAPER, 1)
-    # No process of the RUN, which has uid 0 too, may look into this one: it holds the secrets of the spec.
-    libc.prctl(libc.PR_SET_DUMPABLE, 0)
     try:
         _enter(spec, control)
     except mounts.Refused as error:
@@ -113,7 +113,7 @@ def _run(spec: "dict[str, Any]", control: Control) -> None:
         return
     except OSError as error:
         where = f" ({os.fsdecode(error.filename)})" if error.filename else ""
-        control.error(f"cannot make the sandbox: {error.strerror}{where}", error.errno or 0)
+        control.error(f"cannot make the sandbox: {mounts.reason(error)}{where}", error.errno or 0)
         return
     pid = os.fork()
     if pid == 0:
@@ -206,8 +206,7 @@ def _take_identity(spec: "dict[str, Any]") -> None:
     try:
         os.chdir(cwd)
     except OSError as error:
-        reason = (error.strerror or "").lower()
-        raise program.CannotStart(f"chdir to {os.fsdecode(cwd)}: {reason}", program.NOT_FOUND) from error
+        raise program.CannotStart(f"chdir to {os.fsdecode(cwd)}: {mounts.reason(error)}", program.NOT_FOUND) from error
     held = capabilities.permitted()
     capabilities.limit_bounding(keep)
     try:

@@ -44,8 +44,7 @@ class IdMap:
 def enter() -> IdMap:
     """Enter a new user and mount namespace; no thread may have been started yet.
 
-    An ordinary user becomes root, and his subordinate ids the ids from 1 on. For root with CAP_SYS_ADMIN every id
-    is itself: it only gives up its power over the host. Mounts are private from now on. Supplementary groups are
+    An ordinary user becomes root, and his subordinate ids the ids from 1 on. For root every id is itself: it only gives up its power over the host. Mounts are private from now on. Supplementary groups are
     kept, for the files of the user that are readable by a group. Raises SandboxError with a hint.
     """
     uids, gids = _wanted_maps()
@@ -55,7 +54,7 @@ def enter() -> IdMap:
     except OSError as error:
         helper.abandon()
         raise SandboxError(
-            f"cannot create a user namespace: {error.strerror}", errno=error.errno or 0, hint=_hint(error.errno or 0)
+            f"cannot create a user namespace: {_reason(error)}", errno=error.errno or 0, hint=_hint(error.errno or 0)
         ) from error
     problem = helper.finish()
     if problem:
@@ -66,13 +65,13 @@ def enter() -> IdMap:
         make_private()
     except OSError as error:
         raise SandboxError(
-            f"the user namespace has no power: {error.strerror}", errno=error.errno or 0, hint=_hint(error.errno or 0)
+            f"the user namespace has no power: {_reason(error)}", errno=error.errno or 0, hint=_hint(error.errno or 0)
         ) from error
     return IdMap(tuple(uids), tuple(gids))
 
 
 def _wanted_maps() -> tuple[Ranges, Ranges]:
-    if os.geteuid() == 0 and capabilities.effective() >> capabilities.SYS_ADMIN & 1:
+    if _maps_itself():
         return identity(parse_map(_read("/proc/self/uid_map"))), identity(parse_map(_read("/proc/self/gid_map")))
     uid = os.geteuid()
     try:
@@ -94,6 +93,12 @@ def _wanted_maps() -> tuple[Ranges, Ranges]:
             f"{missing[0]} is not installed", hint="install the package uidmap (Debian, Ubuntu) or shadow-utils (Fedora)"
         )
     return as_root(uid, users), as_root(os.getegid(), groups)
+
+
+def _maps_itself() -> bool:
+    """May we write any map, without newuidmap (user_namespaces(7), permissions)? True of root, in most containers too."""
+    needed = 1 << capabilities.SETUID | 1 << capabilities.SETGID | 1 << capabilities.SETFCAP
+    return os.geteuid() == 0 and capabilities.effective() & needed == needed
 
 
 class _Helper:
@@ -139,7 +144,7 @@ def _help(target: int, uids: Ranges, gids: Ranges, go: int, answer: int) -> NoRe
 
 
 def _write_map(target: int, kind: str, program: str, rows: Ranges) -> None:
-    if os.geteuid() == 0:
+    if _maps_itself():
         with open(f"/proc/{target}/{kind}_map", "wb", buffering=0) as file:
             file.write(dump_map(rows).encode())
         return
@@ -168,6 +173,10 @@ def _hint(number: int) -> str:
     if _status("NoNewPrivs") == "1":
         return "newuidmap cannot get its rights: this process was started with no_new_privs"
     return ""
+
+
+def _reason(error: OSError) -> str:
+    return os.strerror(error.errno or 0).lower()
 
 
 def _status(field: str) -> str:

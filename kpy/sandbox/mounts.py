@@ -46,6 +46,11 @@ class Refused(Exception):
         self.number = number
 
 
+def reason(error: OSError) -> str:
+    """What errno says, without what our wrappers put before it."""
+    return os.strerror(error.errno or 0).lower()
+
+
 class Stage:
     """The new root while it is put together, on a tmpfs that is gone with the last process of the sandbox."""
 
@@ -99,7 +104,7 @@ def populate(stage: Stage, spec: "dict[str, Any]") -> None:
             _mount(stage, wanted, spec["scratch"])
         except OSError as error:
             target = os.fsdecode(wanted["target"])
-            raise Refused(f"cannot mount {wanted['kind']} at {target}: {error.strerror}", error.errno or 0) from error
+            raise Refused(f"cannot mount {wanted['kind']} at {target}: {reason(error)}", error.errno or 0) from error
     os.close(null)
 
 
@@ -205,7 +210,7 @@ def _proc(stage: Stage, null: int, *, fresh: bool) -> None:
         try:
             libc.mount(b"proc", by_descriptor(target), b"proc", _SAFE)
         except OSError as error:
-            raise Refused("cannot mount /proc", error.errno or 0) from error
+            raise Refused(f"cannot mount /proc: {reason(error)}", error.errno or 0) from error
     else:
         bind(b"/proc", by_descriptor(target))
     os.close(target)

@@ -194,7 +194,7 @@ def _read_only(lowers: list[str], place: str, *, name: str = "root") -> str:
 
 def _refused(error: OSError, place: str) -> SandboxError:
     return SandboxError(
-        f"cannot mount an overlay in {place}: {error.strerror}",
+        f"cannot mount an overlay in {place}: {os.strerror(error.errno or 0).lower()}",
         errno=error.errno or 0,
         hint="keep kpy's files on a file system that overlayfs takes: ext4, xfs, btrfs, tmpfs; not overlayfs or NFS",
     )

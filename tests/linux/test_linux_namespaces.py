@@ -1,0 +1,42 @@
+"""Id maps as text: subuid(5), /proc/PID/uid_map."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kpy.linux.namespaces import as_root, dump_map, identity, parse_map, subordinate
+
+FILE = """# comment
+dev:100000:65536
+1001:300000:10
+other:200000:65536
+dev:zero:1
+dev:0:5
+dev:5:0
+dev:4294967295:2
+dev:500000:5
+
+dev:1
+"""
+
+
+def test_subordinate_ranges_by_name_and_number():
+    assert subordinate(FILE, "dev", 1001) == [(100000, 65536), (300000, 10), (500000, 5)]
+    assert subordinate(FILE, "", 1001) == [(300000, 10)]
+    assert subordinate(FILE, "nobody", 65534) == []
+    assert subordinate("", "dev", 1) == []
+    assert subordinate(":100:5\n", "", 7) == []
+
+
+def test_as_root_is_one_row_after_the_other():
+    assert as_root(1001, [(100000, 65536), (300000, 10)]) == [(0, 1001, 1), (1, 100000, 65536), (65537, 300000, 10)]
+    assert len(as_root(1, [(number, 1) for number in range(2, 1000)])) == 340
+
+
+def test_identity_keeps_what_exists():
+    rows = parse_map("         0     100000      65536\n     65536 5 1\n")
+    assert identity(rows) == [(0, 0, 65536), (65536, 65536, 1)]
+
+
+@given(st.lists(st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1), st.integers(1, 2**32 - 1))))
+def test_round_trip(rows):
+    assert parse_map(dump_map(rows)) == rows
