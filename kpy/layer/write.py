@@ -45,13 +45,17 @@ def write_tar(
 ) -> list[Entry]:
     """Write the items in their order; give back the entries with the `sha256` of every FILE.
 
-    `kept` receives the content of the files that a LayerTree keeps. Raises ContentError when a file yields another
+    A HARDLINK to a FILE of the same layer is written with the file's owner, mode, time and xattrs, whatever its own
+    say: containerd applies those of the link to the file. `kept` receives the content of the files that a LayerTree keeps. Raises ContentError when a file yields another
     size than its entry says, or another digest if the entry has one.
     """
     batch = _Batch(out)
     entries: list[Entry] = []
+    files: dict[str, Entry] = {}
     for item in items:
         entry = item.entry
+        if entry.kind is Kind.HARDLINK and entry.link in files:
+            entry = _dressed_as(entry, files[entry.link])
         batch.write(encode_header(entry))
         if entry.kind is Kind.FILE:
             sha256 = _content(item, batch, kept)
@@ -59,6 +63,7 @@ def write_tar(
                 raise _changed(entry)
             if not entry.sha256:
                 entry = _with_sha256(entry, sha256)
+            files[entry.path] = entry
         entries.append(entry)
     batch.write(bytes(2 * BLOCK))
     batch.flush()
@@ -69,6 +74,10 @@ def _with_sha256(entry: Entry, sha256: str) -> Entry:
     # three times as fast as dataclasses.replace
     return Entry(entry.path, entry.kind, entry.mode, entry.uid, entry.gid, entry.size, entry.mtime, entry.link,
                  entry.device, entry.xattrs, sha256)  # fmt: skip
+
+
+def _dressed_as(link: Entry, file: Entry) -> Entry:
+    return Entry(link.path, link.kind, file.mode, file.uid, file.gid, 0, file.mtime, link.link, xattrs=file.xattrs)
 
 
 def _changed(entry: Entry) -> ContentError:

@@ -122,6 +122,8 @@ def small_item(draw):
     """An item among few names, so that entries meet each other."""
     kind = draw(st.sampled_from([Kind.FILE, Kind.FILE, Kind.DIR, Kind.DIR, Kind.SYMLINK, Kind.HARDLINK, Kind.FIFO]))
     more = {"mode": draw(_mode), "mtime": draw(_mtime)}
+    if kind is Kind.DIR and os.getuid():
+        more["mode"] |= 0o700  # who is not root could not put anything in
     if kind is Kind.SYMLINK:
         more["link"] = draw(_target)
         more["mode"] = 0o777

@@ -8,6 +8,7 @@ import sys
 import threading
 
 import pytest
+from layerkit import item, tar_of
 
 from kpy.errors import ContentError, StoreError
 from kpy.layer.build import build_layer
@@ -15,7 +16,6 @@ from kpy.layer.compress import Compression
 from kpy.layer.decompress import decompressor
 from kpy.layer.entry import Entry, Kind, LayerItem
 from kpy.layer.index import scan_layer
-from layerkit import item, tar_of
 
 ITEMS = [item("etc", Kind.DIR), item("etc/passwd", content=b"root:x:0:0\n"), item("big", content=bytes(range(256)) * 20_000)]
 

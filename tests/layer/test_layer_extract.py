@@ -12,14 +12,6 @@ import tempfile
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from kpy.errors import ContentError, StoreError
-from kpy.layer.device import DEVICE_XATTR, decode_device, encode_device
-from kpy.layer.entry import Kind
-from kpy.layer.extract import ExtractOptions, extract
-from kpy.layer.index import scan_layer
-from kpy.layer.tree import Tree
-from kpy.oci.digest import Digest
 from layerkit import (
     T,
     in_tree,
@@ -32,6 +24,15 @@ from layerkit import (
     small_layer,
     tar_of,
 )
+
+from kpy.errors import ContentError, StoreError
+from kpy.layer.device import DEVICE_XATTR, decode_device, encode_device
+from kpy.layer.entry import Kind
+from kpy.layer.extract import ExtractOptions, extract
+from kpy.layer.index import scan_layer
+from kpy.layer.tree import Tree
+from kpy.oci.digest import Digest
+
 
 def unpack(data, root, **more):
     return extract(io.BytesIO(data), str(root), options=ExtractOptions(owners=False, **more))

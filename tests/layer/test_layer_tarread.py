@@ -7,12 +7,12 @@ import tarfile
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from layerkit import item, member, raw_tar, tar_of
 
 from kpy.errors import ContentError
 from kpy.layer.decompress import sniff_archive
 from kpy.layer.entry import Kind
 from kpy.layer.tarread import TarLimits, read_tar
-from layerkit import item, member, raw_tar, tar_of
 
 
 def read(data, *, layer=True, **more):

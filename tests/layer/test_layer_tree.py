@@ -6,6 +6,7 @@ import os
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from layerkit import in_tree, item, sha, small_layer, tar_of
 
 from kpy.errors import ContentError
 from kpy.layer.entry import Entry, Kind, sort_key
@@ -15,7 +16,6 @@ from kpy.layer.tree import Tree
 from kpy.layer.treesource import TreeSource
 from kpy.oci.digest import Digest
 from kpy.util import paths
-from layerkit import in_tree, item, sha, small_layer, tar_of
 
 
 def stack(*layers):

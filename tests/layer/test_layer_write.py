@@ -9,12 +9,12 @@ import tarfile
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from layerkit import T, item, sha, tar_of
 
 from kpy.errors import ContentError, StoreError
 from kpy.layer.entry import Entry, Kind, LayerItem
 from kpy.layer.tarread import read_tar
 from kpy.layer.write import write_tar
-from layerkit import T, item, sha, tar_of
 
 
 def read_back(data, *, layer=True):
@@ -117,6 +117,13 @@ def test_unreadable_file_is_named():
 
     with pytest.raises(StoreError, match="'f': Permission denied"):
         write_tar([LayerItem(Entry("f", Kind.FILE, size=1), fail)], lambda _: None)
+
+
+def test_hard_links_carry_what_their_file_has():  # C14: containerd applies the metadata of the link
+    file = item("f", content=b"x", mode=0o4755, uid=7, gid=8, mtime=T + 1, xattrs={"security.capability": b"c"})
+    (_, _), (link, _) = read_back(tar_of(file, item("l", Kind.HARDLINK, link="f", mode=0o600)))
+    assert (link.mode, link.uid, link.gid, link.mtime) == (0o4755, 7, 8, T + 1)
+    assert link.xattrs == {"security.capability": b"c"}
 
 
 def test_sizes_above_8_gib_go_into_pax():  # C17
