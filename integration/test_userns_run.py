@@ -1,6 +1,7 @@
 """RUN in a user namespace, for real: as root of a host and as an ordinary user (R01-R10, R14-R18, R21, R23, R24)."""
 
 import os
+import pwd
 import signal
 import socket
 import subprocess
@@ -444,13 +445,40 @@ def _running(word: str) -> bool:
     return False
 
 
-def test_a_user_without_ids_is_told_what_to_do(user, place):
-    script = "from kpy.sandbox.enter import enter\nfrom kpy.errors import SandboxError\ntry: enter()\nexcept SandboxError as e: print(e.message, e.hint)"
-    if user == "root":
-        return  # root needs no range
+def _as(number: int, script: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", script], user=65533, group=65533, extra_groups=[], capture_output=True, text=True,
-        env={"PYTHONPATH": str(Path(__file__).resolve().parent.parent)}, check=True,
+        [sys.executable, "-c", script], user=number, group=number, extra_groups=[], capture_output=True, text=True,
+        env={"PYTHONPATH": str(Path(__file__).resolve().parent.parent), "PATH": "/usr/bin:/bin"}, check=True,
     )  # fmt: skip
-    assert "needs subordinate ids" in done.stdout
-    assert "usermod --add-subuids" in done.stdout
+    return done.stdout
+
+
+ENTER = """
+import os
+from kpy.errors import SandboxError
+from kpy.sandbox.enter import enter
+try:
+    enter()
+except SandboxError as error:
+    print(error.message, "|", error.hint, "|", os.geteuid())
+"""
+
+
+def test_a_user_without_ids_is_told_what_to_do(user, place):
+    number = 65533 if user == "root" else 65532
+    out = _as(number, ENTER)
+    assert f"user {number} needs subordinate ids" in out
+    assert "usermod --add-subuids" in out
+
+
+def test_a_refused_process_is_as_it_was(user, place):
+    number = pwd.getpwnam("dev").pw_uid
+    # newuidmap has no power then; or it may map nothing at all
+    setup = "import ctypes; ctypes.CDLL(None).prctl(38, 1, 0, 0, 0)" if user == "dev" else "import threading, time; threading.Thread(target=time.sleep, args=(1,)).start()"
+    out = _as(number, setup + ENTER)
+    if user == "dev":
+        assert "cannot map ids into the user namespace" in out
+        assert "no_new_privs" in out
+    else:
+        assert "before any thread" in out
+    assert out.strip().endswith(f"| {number}")

@@ -25,6 +25,7 @@ from kpy.linux.namespaces import (
 )
 
 _BLOCK = 1 << 16
+_PIPE = 4096  # fits a pipe at once
 _LIMIT = 1 << 22
 
 
@@ -45,9 +46,38 @@ def enter() -> IdMap:
     """Enter a new user and mount namespace; no thread may have been started yet.
 
     An ordinary user becomes root, and his subordinate ids the ids from 1 on. For root every id is itself: it only gives up its power over the host. Mounts are private from now on. Supplementary groups are
-    kept, for the files of the user that are readable by a group. Raises SandboxError with a hint.
+    kept, for the files of the user that are readable by a group. Raises SandboxError with a hint; the process is
+    then as it was.
     """
     uids, gids = _wanted_maps()
+    _rehearse(uids, gids)
+    _enter(uids, gids)
+    return IdMap(tuple(uids), tuple(gids))
+
+
+def _rehearse(uids: Ranges, gids: Ranges) -> None:
+    """Do it in a fork first: a process that entered and got no ids could neither go on nor come back."""
+    read, write = os.pipe2(os.O_CLOEXEC)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            _enter(uids, gids)
+            os.write(write, b"\0\0")
+        except SandboxError as error:
+            os.write(write, f"{error.message}\0{error.errno}\0{error.hint}".encode()[:_PIPE])
+        finally:
+            os._exit(0)
+    os.close(write)
+    with os.fdopen(read, "rb") as stream:
+        answer = stream.read(_BLOCK).decode("utf-8", "replace")
+    os.waitpid(pid, 0)
+    message, _, rest = answer.partition("\0")
+    number, _, hint = rest.partition("\0")
+    if message or not answer:
+        raise SandboxError(message or "cannot enter a user namespace", errno=int(number or 0), hint=hint)
+
+
+def _enter(uids: Ranges, gids: Ranges) -> None:
     helper = _Helper(uids, gids)
     try:
         libc.unshare(CLONE_NEWUSER | CLONE_NEWNS)
@@ -67,7 +97,6 @@ def enter() -> IdMap:
         raise SandboxError(
             f"the user namespace has no power: {_reason(error)}", errno=error.errno or 0, hint=_hint(error.errno or 0)
         ) from error
-    return IdMap(tuple(uids), tuple(gids))
 
 
 def _wanted_maps() -> tuple[Ranges, Ranges]:
