@@ -7,6 +7,7 @@ from kpy.events import Reporter, step
 from kpy.oci import config as configs
 from kpy.oci.content import BlobSource
 from kpy.oci.descriptor import Descriptor
+from kpy.oci.digest import Digest
 from kpy.oci.image import Image, Layer
 from kpy.oci.platform import Platform
 from kpy.oci.reference import Reference
@@ -31,7 +32,7 @@ class Resolver:
         self._pull = pull
         self._lock = threading.Lock()
         self._known: dict[tuple[Reference, Platform], BaseImage] = {}
-        self._origins: dict[tuple[str, Descriptor], str] = {}
+        self._origins: dict[tuple[str, Digest], str] = {}
 
     def __call__(self, name: str, platform: Platform) -> BaseImage:
         """Find the image. Raises UsageError, RegistryError, ContentError."""
@@ -56,7 +57,7 @@ class Resolver:
                 error.hint = error.hint or "is the name right? `kpy images` lists the images of the local store"
                 raise
         for layer in found.manifest.layers:
-            self._origins.setdefault((reference.registry, layer), reference.repository)
+            self._origins.setdefault((reference.registry, layer.digest), reference.repository)
         return self._base(reference, found, repository)
 
     @staticmethod
@@ -69,9 +70,7 @@ class Resolver:
         digest = found.reference.digest or found.manifest.descriptor.digest
         return BaseImage(reference.familiar, image, digest, other_platform=not found.fits)
 
-    def mount_from(self, blob: Descriptor, target: Reference) -> str:
-        """A repository of the same registry that has the blob, or ""."""
-        for (registry, descriptor), repository in self._origins.items():
-            if registry == target.registry and descriptor.digest == blob.digest:
-                return repository
-        return ""
+    def mount_from(self, blob: Descriptor, target: Reference) -> tuple[str, ...]:
+        """The repositories of the same registry that have the blob."""
+        found = self._origins.get((target.registry, blob.digest))
+        return (found,) if found else ()

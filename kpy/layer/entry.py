@@ -3,11 +3,11 @@
 import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from typing import BinaryIO
 
 
-class Kind(str, Enum):
+class Kind(StrEnum):
     """What an entry is. WHITEOUT and OPAQUE occur in layers only, never in merged trees."""
 
     FILE = "f"

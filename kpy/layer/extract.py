@@ -22,6 +22,7 @@ from kpy.layer.tarread import Content, TarLimits, read_tar
 from kpy.util import paths
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_ASIDE = ".wh..kpy.link"  # no layer can have this name: it is a marker
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,8 +222,14 @@ class _Extraction:
             try:
                 os.link(source, name, src_dir_fd=place[0], dst_dir_fd=fd, follow_symlinks=False)
             except FileExistsError:
-                self._root.replace(fd, name, path)
-                os.link(source, name, src_dir_fd=self._root.canonical(place[1]), dst_dir_fd=fd, follow_symlinks=False)
+                # the target may be in the directory that goes, so take it out first
+                os.link(source, _ASIDE, src_dir_fd=place[0], dst_dir_fd=fd, follow_symlinks=False)
+                try:
+                    self._root.replace(fd, name, path)
+                except ProtectedError:
+                    os.unlink(_ASIDE, dir_fd=fd)
+                    raise
+                os.rename(_ASIDE, name, src_dir_fd=fd, dst_dir_fd=fd)
         finally:
             os.close(fd)
 

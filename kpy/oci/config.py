@@ -109,7 +109,7 @@ class ImageConfig:
 
 _RUNTIME_KEYS = frozenset(
     ("Env", "Cmd", "Entrypoint", "User", "WorkingDir", "Labels", "ExposedPorts", "Volumes", "StopSignal",
-     "Healthcheck", "Shell", "OnBuild", "ArgsEscaped")  # fmt: skip
+     "Healthcheck", "Shell", "OnBuild", "ArgsEscaped")
 )
 _CONFIG_KEYS = frozenset(
     ("created", "author", "architecture", "os", "os.version", "variant", "config", "rootfs", "history")
@@ -153,16 +153,14 @@ def _runtime_to_json(runtime: RuntimeConfig) -> dict[str, Any]:
 
 def _healthcheck_to_json(check: Healthcheck) -> dict[str, Any]:
     found: dict[str, Any] = {"Test": list(check.test)}
-    for key, value in (
-        ("Interval", check.interval),
-        ("Timeout", check.timeout),
-        ("StartPeriod", check.start_period),
-        ("StartInterval", check.start_interval),
-        ("Retries", check.retries),
-    ):
-        if value:
-            found[key] = value
-    return found
+    numbers = {
+        "Interval": check.interval,
+        "Timeout": check.timeout,
+        "StartPeriod": check.start_period,
+        "StartInterval": check.start_interval,
+        "Retries": check.retries,
+    }
+    return found | {key: value for key, value in numbers.items() if value}
 
 
 def _history_to_json(item: History) -> dict[str, Any]:

@@ -85,7 +85,7 @@ def from_machine(machine: str) -> Platform:
 
 def host() -> Platform:
     """The platform of this machine."""
-    import platform  # noqa: PLC0415  (slow to import)
+    import platform
 
     return from_machine(platform.machine())
 

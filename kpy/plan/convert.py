@@ -13,7 +13,17 @@ from kpy.oci.config import ImageConfig
 from kpy.oci.platform import Platform
 from kpy.plan.dispatch import Dispatcher
 from kpy.plan.graph import Graph
-from kpy.plan.model import BaseImage, ContextOp, ImageOp, Plan, PlanOptions, ResolveImage, ScratchOp, Target, Warning_
+from kpy.plan.model import (
+    BaseImage,
+    ContextOp,
+    ImageOp,
+    Notice,
+    Plan,
+    PlanOptions,
+    ResolveImage,
+    ScratchOp,
+    Target,
+)
 from kpy.plan.scope import NON_ENV_ARGS, PROXY_ARGS, Globals, Scope, expand_in, platform_args
 from kpy.plan.state import StageState, absolute, initial_env, with_default_path
 
@@ -26,7 +36,7 @@ def convert(dockerfile: Dockerfile, options: PlanOptions, resolve: ResolveImage)
     """
     graph = Graph()
     targets: list[Target] = []
-    warnings: dict[str, Warning_] = {}
+    warnings: dict[str, Notice] = {}
     for platform in options.platforms or (options.build_platform,):
         planner = _Planner(dockerfile, options, platform, resolve, graph)
         targets.append(planner.target())
@@ -46,7 +56,7 @@ class _Planner:
         self.platform = platform
         self.resolve = resolve
         self.graph = graph
-        self.warnings: list[Warning_] = []
+        self.warnings: list[Notice] = []
         self.escape = dockerfile.directives.escape
         self.alone = len(dockerfile.stages) == 1
         self.contexts = {name.lower(): (kind, value) for name, kind, value in options.contexts}
@@ -100,7 +110,7 @@ class _Planner:
         if not name:
             unset = re.findall(r"\$\{?(\w+)", start.image)
             hint = f"{', '.join(unset)} has no value: give it a default with ARG before FROM, or use --build-arg" if unset else ""
-            raise start.span.error(f"base name ({start.image}) should not be blank", hint=hint)
+            raise start.span.error(f"invalid base name: ({start.image}) should not be blank", hint=hint)
         return name
 
     # --- a stage -------------------------------------------------------------
@@ -159,8 +169,9 @@ class _Planner:
     def _from_image(self, stage: Stage, name: str, platform: Platform) -> StageState:
         step, config = self.image_step(name, platform, stage.start.span, stage=stage.label)
         runtime = with_default_path(config.runtime)
-        if runtime.workdir:
-            runtime = replace(runtime, workdir=absolute("/", runtime.workdir))
+        if runtime.workdir and not runtime.workdir.startswith("/"):
+            # BuildKit joins a relative one with itself; what runs there must be the same here
+            runtime = replace(runtime, workdir=absolute(absolute("/", runtime.workdir), runtime.workdir))
         return StageState(
             stage=stage,
             platform=config.platform,
@@ -211,7 +222,7 @@ class _Planner:
         base = self._resolve(value, platform, span)
         if base.other_platform:
             self.warnings.append(
-                Warning_(
+                Notice(
                     f"the image {value} is for {base.image.config.platform}, not for {platform}",
                     span,
                     "name a platform that the image has with --platform",
@@ -272,4 +283,4 @@ class _Planner:
         known = declared | set(self.globals.values) | set(PROXY_ARGS) | set(NON_ENV_ARGS)
         unused = sorted(key for key in self.build_args if key not in known and not key.startswith("BUILDKIT_") and key != "SOURCE_DATE_EPOCH")
         if unused:
-            self.warnings.append(Warning_(f"one or more build-args were not consumed: {', '.join(unused)}"))
+            self.warnings.append(Notice(f"one or more build-args were not consumed: {', '.join(unused)}"))

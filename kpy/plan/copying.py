@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 from kpy.dockerfile import instructions as ins
 from kpy.dockerfile.forms import FormError
 from kpy.dockerfile.words import expand_heredoc
-from kpy.oci import digest as oci_digest
 from kpy.errors import ContentError
+from kpy.oci import digest as oci_digest
 from kpy.plan.model import CopyOp, CopySource, GitOp, HttpOp
 from kpy.plan.state import absolute
 from kpy.util.modes import parse_mode
@@ -58,7 +58,7 @@ def plan_copy(dispatcher: "Dispatcher", item: ins.Copy | ins.Add) -> None:
         heredocs=tuple((doc.name, _heredoc(dispatcher, doc, item)) for doc in item.heredocs),
         chown=chown,
         chmod=chmod,
-        link=item.link,
+        link=item.link and not chmod,  # as in BuildKit, --chmod makes it an ordinary copy (C09)
         parents=item.parents if isinstance(item, ins.Copy) else False,
         exclude=item.exclude,
         keep_owner=kind == "image",

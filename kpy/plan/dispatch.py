@@ -14,7 +14,7 @@ from kpy.oci.platform import Platform
 from kpy.plan import copying, running
 from kpy.plan.graph import Graph
 from kpy.plan.history import go_list
-from kpy.plan.model import PlanOptions, Warning_, WorkdirOp
+from kpy.plan.model import Notice, PlanOptions, WorkdirOp
 from kpy.plan.scope import Globals
 from kpy.plan.state import StageState, absolute
 
@@ -27,7 +27,7 @@ class Planner(Protocol):
     globals: Globals
     escape: str
     alone: bool
-    warnings: list[Warning_]
+    warnings: list[Notice]
 
     def source_step(self, name: str, state: StageState, span: Span, /) -> tuple[str, str]:
         """The step that --from means, and `context` or `image`."""
@@ -174,8 +174,10 @@ class Dispatcher:
         path = self.expand(item.path, item.span)
         if not path:
             raise item.span.error(f"WORKDIR {item.path} is empty after expansion")
-        path = absolute(state.workdir, path)
-        state.runtime = replace(state.runtime, workdir=path)
+        if not path.startswith("/"):
+            path = absolute(state.workdir, path)
+        state.runtime = replace(state.runtime, workdir=path)  # an absolute one stays as it is written
+        path = absolute("/", path)
         if path == "/":
             state.note("WORKDIR /")
             return

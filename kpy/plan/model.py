@@ -14,6 +14,8 @@ from kpy.oci.digest import Digest
 from kpy.oci.image import Image
 from kpy.oci.platform import Platform
 
+LINUX_AMD64 = Platform("linux", "amd64")
+
 
 @dataclass(frozen=True, slots=True)
 class BaseImage:
@@ -175,7 +177,7 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class Warning_:
+class Notice:
     """Something the user should know of the Dockerfile."""
 
     message: str
@@ -189,7 +191,7 @@ class Plan:
 
     steps: tuple[Step, ...]
     targets: tuple[Target, ...]
-    warnings: tuple[Warning_, ...] = ()
+    warnings: tuple[Notice, ...] = ()
 
 
 ResolveImage: TypeAlias = Callable[[str, Platform], BaseImage]
@@ -206,7 +208,7 @@ class PlanOptions:
     build_args: tuple[tuple[str, str], ...] = ()
     target: str = ""
     labels: tuple[tuple[str, str], ...] = ()
-    build_platform: Platform = Platform("linux", "amd64")
+    build_platform: Platform = LINUX_AMD64
     platforms: tuple[Platform, ...] = ()
     contexts: tuple[tuple[str, str, str], ...] = ()
     hosts: tuple[tuple[str, str], ...] = ()

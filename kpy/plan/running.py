@@ -1,5 +1,6 @@
 """RUN to steps: argv, environment, mounts (R01-R22, H07, H08, A08, A11)."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from kpy.plan.state import absolute
 if TYPE_CHECKING:
     from kpy.plan.dispatch import Dispatcher
 
-_EXPANDED = ("source", "target", "id", "sharing", "mode", "uid", "gid", "size", "env")
+_EXPANDED = ("kind", "source", "target", "id", "sharing", "mode", "uid", "gid", "size", "env")
 
 
 def plan_run(dispatcher: "Dispatcher", item: ins.Run) -> None:
@@ -38,13 +39,23 @@ def plan_run(dispatcher: "Dispatcher", item: ins.Run) -> None:
         hosts=planner.options.hosts,
         shm_size=planner.options.shm_size,
         platform=str(state.platform),
-        proxies=tuple(f"{name}={given[name]}" for name in PROXY_ARGS if name in given and name not in declared),
+        proxies=_proxies(given, declared),
     )
     text = item.original.strip().splitlines()[0] if item.original.strip() else "RUN"
     state.step = planner.graph.add(
         op, inputs, name=state.next_name(text, alone=planner.alone), stage=state.stage.label, span=item.span
     )
     state.note("RUN " + " ".join([*state.scope.run_prefix(), *argv]), layer=True)
+
+
+def _proxies(given: Mapping[str, str], declared: set[str]) -> tuple[str, ...]:
+    """Proxy variables of --build-arg, in upper and lower case whichever was given (A08)."""
+    folded = {name.lower(): value for name, value in given.items() if name in PROXY_ARGS}
+    return tuple(
+        f"{name}={given.get(name, folded[name.lower()])}"
+        for name in PROXY_ARGS
+        if name.lower() in folded and name not in declared
+    )
 
 
 def _network(dispatcher: "Dispatcher", item: ins.Run) -> str:

@@ -245,7 +245,7 @@ class Transport:
             shown = http.redact(target)[:200]
             raise RegistryError(f"{endpoint.registry} gave an invalid URL {shown!r}", url=http.redact(base)) from error
 
-    def _follow(  # noqa: PLR0917  (the parts of one request)
+    def _follow(
         self,
         method: str,
         url: str,

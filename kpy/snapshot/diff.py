@@ -28,7 +28,8 @@ def differences(root: str, before: Index, after: Index, known: Known | None = No
     - A file is a change when type, mode, owner, size, mtime, device, link target, xattrs or content differ (L05);
       a ctime alone is not. Where `known` cannot tell, it counts as a change: never lose one.
     - A directory is a change when its mode, owner or xattrs differ; else it is there only above a change (L02).
-    - All names of a changed hard-linked file are there: the first as a file, the others as links to it.
+    - Names of one file are hard links of each other where each is a change by itself; a new name of an old file is a
+      file of its own, as in BuildKit's layers.
     """
     gone = [path for path in before.keys() - after.keys() if _is_dir(after.get(_parent(path)))]
     changed = {
@@ -37,8 +38,6 @@ def differences(root: str, before: Index, after: Index, known: Known | None = No
         if before.get(path) != now and _changed(root, path, before.get(path), now, known)
     }
     links = _link_groups(after, changed)
-    for names in links.values():
-        changed.update(names)
     for path in [*gone, *changed]:
         while path:
             path = _parent(path)
@@ -112,17 +111,12 @@ def _equals_known(root: str, path: bytes, now: Record, known: Known | None) -> b
 
 
 def _link_groups(after: Index, changed: set[bytes]) -> dict[tuple[int, int], list[bytes]]:
-    """For every changed file of several names: its names in the order of a layer."""
-    wanted = {
-        (after[path][DEV], after[path][INO])
-        for path in changed
-        if after[path][NLINK] > 1 and not _is_dir(after[path])
-    }
+    """For every changed file of several names: those that are changes, in the order of a layer."""
     groups: dict[tuple[int, int], list[bytes]] = {}
-    if wanted:
-        for path, now in after.items():
-            if now[NLINK] > 1 and (now[DEV], now[INO]) in wanted and not _is_dir(now):
-                groups.setdefault((now[DEV], now[INO]), []).append(path)
+    for path in changed:
+        now = after[path]
+        if now[NLINK] > 1 and not _is_dir(now):
+            groups.setdefault((now[DEV], now[INO]), []).append(path)
     for names in groups.values():
         names.sort(key=_order)
     return groups

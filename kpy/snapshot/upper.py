@@ -39,7 +39,9 @@ def changes(upper: str, lower: str) -> Iterator[LayerItem]:
       stubs that came and went leave no trace (R07).
     - A file is a change when anything differs: type, mode, owner, xattrs, size, mtime, device, target or content
       (L05); what was only opened for writing is none.
-    - If one name of a hard-linked file is a change, all its names are there.
+    - Names of one file are hard links of each other where each is a change by itself. A new name of an old file is a
+      file of its own, as it is in BuildKit's layers: the old name is no change, and a layer cannot link below itself.
+    - The root directory is never an entry: BuildKit's layers do not have it.
     Raises ContentError for what no layer can hold, OSError when the disk fails.
     """
     nodes = _Walk(os.fsencode(upper), os.fsencode(lower)).nodes()
@@ -62,18 +64,15 @@ def _item(upper: str, entry: Entry) -> LayerItem:
 
 
 def _settle_links(nodes: list[_Node]) -> dict[int, Entry]:
-    """Mark all names of a changed file as wanted; the entries of all but the first, by id of their node."""
+    """The entries of all but the first name of each file that is a change, by id of their node."""
     groups: dict[tuple[int, int], list[_Node]] = {}
     for node in nodes:
-        if node.inode is not None:
+        if node.inode is not None and node.wanted:
             groups.setdefault(node.inode, []).append(node)
     found = {}
     for names in groups.values():
-        if any(node.wanted for node in names):
-            for node in names:
-                node.wanted = True
-            for node in names[1:]:
-                found[id(node)] = replace(node.entry, kind=Kind.HARDLINK, link=names[0].entry.path, size=0, xattrs={})
+        for node in names[1:]:
+            found[id(node)] = replace(node.entry, kind=Kind.HARDLINK, link=names[0].entry.path, size=0, xattrs={})
     return found
 
 
@@ -86,7 +85,7 @@ class _Walk:
     def nodes(self) -> list[_Node]:
         """All of the upper directory, a directory before what is in it, names sorted as in a layer."""
         found = os.lstat(self._upper)
-        root = self._node("", found, wanted=self._differs(b"", found))
+        root = self._node("", found, wanted=False)
         # Without recursion: a RUN may nest deeper than Python's stack. `on`: lower has this directory too.
         waiting: list[tuple[bytes, _Node, bool]] = [(b"", root, True)]
         while waiting:
@@ -98,7 +97,7 @@ class _Walk:
                 on = self._enter(path, node, on=on)
             inside = [self._child(_join(path, name), node, on=on) for name in self._names(path)]
             waiting += reversed([child for child in inside if child is not None])
-        return self._nodes if not root.wanted else [root, *self._nodes]
+        return self._nodes
 
     def _names(self, path: bytes) -> list[bytes]:
         # As str, as sort_key compares: surrogates of bytes that are no UTF-8 sort elsewhere than the bytes.

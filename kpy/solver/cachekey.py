@@ -27,6 +27,10 @@ def run_key(op: RunOp, chain: Chain, mounts: Sequence[str], compression: str) ->
     )
 
 
-def copy_key(content: Digest, compression: str) -> Digest:
-    """The key of a COPY, ADD or WORKDIR, from the digest of what is in its layer."""
-    return Digest.of(canonical.dumps_sorted(["copy", CACHE_VERSION, compression, str(content)]))
+def copy_key(content: Digest, parent: Chain | None, compression: str) -> Digest:
+    """The key of a COPY, ADD or WORKDIR: what is in its layer, and what it is put on (None: `--link`, on anything).
+
+    Times are not in it (C13), so the parent has to be: times of an unrelated build must not turn up in this one.
+    """
+    below = "link" if parent is None else str(chain_id(parent) or "")
+    return Digest.of(canonical.dumps_sorted(["copy", CACHE_VERSION, compression, below, str(content)]))

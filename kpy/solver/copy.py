@@ -93,7 +93,7 @@ class Copier:
     def copy(self, pattern: str, dest: str) -> int:
         """Copy what a source word means; how many sources it matched. Raises ContextError for a missing source."""
         if self.rules.parents:
-            from kpy.solver.copy_parents import copy_with_parents  # noqa: PLC0415  (it needs this module)
+            from kpy.solver.copy_parents import copy_with_parents
 
             return copy_with_parents(self, pattern, dest)
         try:
@@ -135,10 +135,15 @@ class Copier:
             raise ContextError(f"cannot copy the directory {path or '.'} to the non-directory /{place}")
         if there is None:
             self.make_dirs(place)
-            made = self.target.lookup(place)
-            if made is not None and place:
-                self.target.put(replace(made, mtime=entry.mtime))
+        self.set_time(place, entry.path)
         self.copy_children(entry.path, place, "")
+
+    def set_time(self, place: str, source: str) -> None:
+        """Give a destination directory, made or found, the time of the directory that was copied into it."""
+        entry = self.source.lookup(source)
+        there = self.target.lookup(self.target.resolve(place))
+        if entry is not None and there is not None and there.path and there.kind is Kind.DIR:
+            self.target.put(replace(there, mtime=entry.mtime))
 
     def make_dirs(self, path: str) -> list[str]:
         """Make a destination directory."""
@@ -206,7 +211,7 @@ def missing(source: FileSource, path: str) -> KpyError:
             hint=f"add the line !{path} to .dockerignore",
         )
     parent = path.rpartition("/")[0]
-    from kpy.dockerfile.span import suggest  # noqa: PLC0415
+    from kpy.dockerfile.span import suggest
 
     names = source.children(resolve(source, parent))
     return ContextError(f'"/{path}": not found', hint=suggest(path.rpartition("/")[2], names))
@@ -217,7 +222,7 @@ def copy_key(target: LayerTarget, contents: Callable[[str], str]) -> Digest:
 
     `contents` gives the sha256 of the file at a path.
     """
-    import hashlib  # noqa: PLC0415
+    import hashlib
 
     hasher = hashlib.sha256(b"kpy copy 1\n")
     for item in target.items():

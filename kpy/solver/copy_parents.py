@@ -66,6 +66,7 @@ def copy_with_parents(copier: Copier, pattern: str, dest: str) -> int:
         for path in expand(copier.source, real, after):
             count += 1
             _copy_path(copier, real, path, top)
+        copier.set_time(top, real)
     if not count and literal:
         raise missing(copier.source, "/".join([*before, *after]))
     return count

@@ -11,12 +11,23 @@ from kpy.dockerfile.forms import FormError
 from kpy.errors import ContextError, KpyError, StepFailedError
 from kpy.layer.entry import Entry, Kind, LayerItem
 from kpy.layer.source import FileSource
-from kpy.layer.treesource import TreeSource
 from kpy.layer.tree import Tree
+from kpy.layer.treesource import TreeSource
 from kpy.linux.users import lookup_owner
 from kpy.oci.digest import Digest
 from kpy.oci.image import Layer
-from kpy.plan.model import ContextOp, CopyOp, CopySource, GitOp, HttpOp, ImageOp, RunOp, ScratchOp, Step, WorkdirOp
+from kpy.plan.model import (
+    ContextOp,
+    CopyOp,
+    CopySource,
+    GitOp,
+    HttpOp,
+    ImageOp,
+    RunOp,
+    ScratchOp,
+    Step,
+    WorkdirOp,
+)
 from kpy.solver import cachekey
 from kpy.solver.archive import Spool, is_archive, unpack
 from kpy.solver.build_layer import SECOND, store_layer
@@ -158,7 +169,8 @@ def _copy(step: Step, op: CopyOp, inputs: Sequence[Value], services: Services) -
             work.group(group, inputs[group.input], str(number))
         for name, content in op.heredocs:
             work.heredoc(name, content)
-        key = cachekey.copy_key(copy_key(target, work.digest), services.compression.identity)
+        below = None if op.link else parent.chain
+        key = cachekey.copy_key(copy_key(target, work.digest), below, services.compression.identity)
         return cached(key, parent, step, services, lambda: store_layer(work.items(), services))
 
 
@@ -241,7 +253,7 @@ class _Copying:
 
 
 def _sha256(opener: Open) -> str:
-    import hashlib  # noqa: PLC0415
+    import hashlib
 
     with opener() as stream:
         hasher = hashlib.sha256()
@@ -253,12 +265,14 @@ def _sha256(opener: Open) -> str:
 def _workdir(step: Step, op: WorkdirOp, parent: ChainValue, services: Services) -> Outcome:
     """Make a directory if it is not there, owned by USER (I12). Always a layer, maybe an empty one (L06)."""
     tree = services.layers.tree(parent.chain)
-    owner = lookup_owner(op.user, *names_of(tree)) if op.user else (0, 0)
+    passwd, group = names_of(tree)
+    known_root = op.user in ("", "root") and passwd is None  # root needs no file to be 0:0
+    owner = (0, 0) if known_root else lookup_owner(op.user, passwd, group)
     target = LayerTarget(tree)
     try:
         target.make_dirs(op.path.strip("/"), 0o755, owner, (services.epoch or 0) * SECOND)
     except NotADirectoryError as error:
         raise ContextError(f"cannot make the working directory {op.path}: /{error} is not a directory") from error
-    key = cachekey.copy_key(copy_key(target, lambda _: ""), services.compression.identity)
+    key = cachekey.copy_key(copy_key(target, lambda _: ""), parent.chain, services.compression.identity)
     return cached(key, parent, step, services, lambda: store_layer(target.items(), services))
 

@@ -68,14 +68,16 @@ def _source(item: MountOp, value: Value, services: Services, stack: ExitStack) -
 
 
 def _files(value: ChainValue, services: Services) -> FilesValue:
-    from kpy.solver.execute import files_of  # noqa: PLC0415  (it needs this module)
+    from kpy.solver.execute import files_of
 
     return FilesValue(files_of(value, services)[0])
 
 
 def _cache(item: MountOp, inputs: Sequence[Value], services: Services, stack: ExitStack) -> Mount:
     """A cache directory of the store (R15): made once with mode and owner, or from its source; locked as asked."""
-    name = hashlib.sha256(item.id.encode()).hexdigest()
+    # Owner and mode are part of its identity, as in BuildKit: they are those of the directory it starts from.
+    identity = f"{item.id}\0{item.uid}:{item.gid}:{item.mode:o}" + (f"\0{item.source}" if item.input >= 0 else "")
+    name = hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()
     base = services.store.directory / "cachemounts"
     os.makedirs(base, mode=0o700, exist_ok=True)
     path = base / name

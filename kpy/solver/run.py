@@ -1,15 +1,18 @@
 """RUN: mounts made ready, the process run in a snapshot, what changed written as a layer (R01-R24)."""
 
-from collections.abc import Sequence
+import heapq
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 
 from kpy.errors import StepFailedError
 from kpy.events import StepLog
+from kpy.layer.entry import Entry, Kind, LayerItem, sort_key
+from kpy.layer.tree import Tree
 from kpy.linux.users import lookup_user
 from kpy.oci.image import Layer
 from kpy.plan.model import RunOp, Step
 from kpy.sandbox.base import Mount, Process
-from kpy.solver.build_layer import store_layer
+from kpy.solver.build_layer import SECOND, store_layer
 from kpy.solver.mounts import make_mounts
 from kpy.solver.values import ChainValue, Services, Value
 
@@ -40,9 +43,20 @@ def execute_run(step: Step, op: RunOp, inputs: Sequence[Value], services: Servic
         status = sandbox.run(process, active.root, mounts, log, services.cancel)
         if status:
             raise failure(step, op, status, tail.text())
-        layer = store_layer(snapshotter.changes(active), services)
+        layer = store_layer(with_mount_points(snapshotter.changes(active), tree, services), services)
         snapshotter.commit(active, layer)
         return layer
+
+
+def with_mount_points(items: Iterable[LayerItem], tree: Tree, services: Services) -> Iterator[LayerItem]:
+    """The changes, and those of /dev, /proc and /sys that the root does not have: every container runtime makes
+    them in the root that it runs in, so BuildKit's layers have them too."""
+    made = [
+        LayerItem(Entry(name, Kind.DIR, 0o755, mtime=(services.epoch or 0) * SECOND))
+        for name in ("dev", "proc", "sys")
+        if tree.lookup(name) is None
+    ]
+    return heapq.merge(items, made, key=lambda item: sort_key(item.entry))
 
 
 def make_process(op: RunOp, variables: Sequence[str], services: Services) -> Process:
