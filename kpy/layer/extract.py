@@ -287,7 +287,7 @@ class _Extraction:
         except FileNotFoundError:
             return
         if path not in self._root.made or stat.S_ISDIR(found):
-            self._root.touched.setdefault(above, os.fstat(fd).st_mtime_ns)
+            self._root.touch(fd, above)
         if not stat.S_ISDIR(found):
             if path not in self._root.made and entry.kind is Kind.WHITEOUT:
                 self._root.replace(fd, name, path)

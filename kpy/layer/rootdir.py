@@ -81,12 +81,17 @@ class RootDir:
     def directory(self, path: str, *, make: bool) -> Place | None:
         """The directory at a path as a layer writes it, symlinks followed inside the root.
 
-        With `make` it is made where it is missing, also in place of a file; else None then. Raises ProtectedError.
+        With `make` it is made where it is missing, also in place of a file; without, None for that and for a loop.
+        Raises ProtectedError, and ContentError for a loop.
         """
         known = self._names.get(path)
         if known is not None:
-            fd = self._open.get(known)
-            return (self.canonical(known) if fd is None else fd), known
+            found = self._open.get(known)
+            if found is None:
+                found = self.canonical(known)
+            if make and known not in self.touched:
+                self.touch(found, known)
+            return found, known
         done: list[str] = []
         fd = self._root
         todo = paths.split(path)[::-1]
@@ -104,6 +109,8 @@ class RootDir:
                 if stat.S_ISLNK(os.stat(part, dir_fd=fd, follow_symlinks=False).st_mode):
                     hops += 1
                     if hops > MAX_HOPS:
+                        if not make:
+                            return None
                         raise ContentError(f"layer has too many symlinks on the way to {path[:200]!r}") from None
                     target = os.readlink(part, dir_fd=fd)
                     todo += paths.split(target)[::-1]
@@ -112,6 +119,7 @@ class RootDir:
                     continue
                 if not make:
                     return None
+                self.touch(fd, "/".join(done))
                 os.unlink(part, dir_fd=fd)
                 fd = self._make(fd, here, part)
             except FileNotFoundError:
@@ -121,14 +129,17 @@ class RootDir:
             done.append(part)
         canonical = "/".join(done)
         self._names[path] = canonical
-        if make and canonical not in self.touched:
-            self.touched[canonical] = os.fstat(fd).st_mtime_ns
+        if make:
+            self.touch(fd, canonical)
         return fd, canonical
 
+    def touch(self, fd: int, path: str) -> None:
+        """Remember the time of a directory that is about to change."""
+        if path not in self.touched:
+            self.touched[path] = os.fstat(fd).st_mtime_ns
+
     def _make(self, fd: int, here: str, part: str) -> int:
-        parent = here.rpartition("/")[0]
-        if parent not in self.touched:
-            self.touched[parent] = os.fstat(fd).st_mtime_ns
+        self.touch(fd, here.rpartition("/")[0])
         os.mkdir(part, 0o700, dir_fd=fd)
         self._imply(here)
         return self._descend(fd, here, part)
