@@ -65,11 +65,13 @@ class LayerItem:
     """An entry to be written, and for a FILE with content, how to open it.
 
     What `open` gives must yield exactly `entry.size` bytes; the writer closes it, and raises ContentError if the
-    file changed its size meanwhile.
+    file changed its size meanwhile. `twin` is for the layer's index alone: another name, which the chain below has, of
+    the very file that the tar holds as one of its own (see snapshot/upper.py); COPY keeps such names linked (C14).
     """
 
     entry: Entry
     open: Callable[[], BinaryIO] | None = None
+    twin: str = ""
 
 
 def sort_key(entry: Entry) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ empty layer has the well-known digest (L06).
 
 import hashlib
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import BinaryIO, TypeAlias
 
 from kpy.errors import ContentError, StoreError
@@ -64,7 +65,7 @@ def write_tar(
             if not entry.sha256:
                 entry = _with_sha256(entry, sha256)
             files[entry.path] = entry
-        entries.append(entry)
+        entries.append(replace(entry, kind=Kind.HARDLINK, link=item.twin, size=0, sha256="") if item.twin else entry)
     batch.write(bytes(2 * BLOCK))
     batch.flush()
     return entries

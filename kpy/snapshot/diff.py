@@ -5,6 +5,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import BinaryIO, TypeAlias
 
 from kpy.errors import ContentError
@@ -45,12 +46,14 @@ def differences(root: str, before: Index, after: Index, known: Known | None = No
                 break
             changed.add(path)
     first = {name: names[0] for names in links.values() for name in names[1:]}
+    twins = _twins(after, changed, links)
     whiteouts = set(gone)
     for path in sorted([*gone, *changed], key=_order):
         if path in whiteouts:
             yield LayerItem(Entry(text(path), Kind.WHITEOUT))
         else:
-            yield _item(root, path, after[path], first.get(path))
+            item = _item(root, path, after[path], first.get(path))
+            yield replace(item, twin=text(twins[path])) if path in twins else item
 
 
 def text(path: bytes) -> str:
@@ -108,6 +111,17 @@ def _equals_known(root: str, path: bytes, now: Record, known: Known | None) -> b
         return False
     with _open(root, path) as file:
         return _sha256(file) == entry.sha256
+
+
+def _twins(after: Index, changed: set[bytes], links: dict[tuple[int, int], list[bytes]]) -> dict[bytes, bytes]:
+    """For new names of old files: an old name, which is no change (see LayerItem.twin)."""
+    found = {}
+    if any(after[names[0]][NLINK] > len(names) for names in links.values()):
+        for path, now in after.items():
+            names = links.get((now[DEV], now[INO])) if now[NLINK] > 1 else None
+            if names and path not in changed:
+                found.setdefault(names[0], path)
+    return found
 
 
 def _link_groups(after: Index, changed: set[bytes]) -> dict[tuple[int, int], list[bytes]]:

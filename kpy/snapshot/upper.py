@@ -45,7 +45,7 @@ def changes(upper: str, lower: str) -> Iterator[LayerItem]:
     Raises ContentError for what no layer can hold, OSError when the disk fails.
     """
     nodes = _Walk(os.fsencode(upper), os.fsencode(lower)).nodes()
-    links = _settle_links(nodes)
+    links, twins = _settle_links(nodes)
     for node in nodes:
         above = node.parent if node.wanted else None
         while above is not None and not above.wanted and above.entry.path:
@@ -53,27 +53,32 @@ def changes(upper: str, lower: str) -> Iterator[LayerItem]:
             above = above.parent
     for node in nodes:
         if node.wanted:
-            yield _item(upper, links.get(id(node), node.entry))
+            yield _item(upper, links.get(id(node), node.entry), twins.get(id(node), ""))
 
 
-def _item(upper: str, entry: Entry) -> LayerItem:
+def _item(upper: str, entry: Entry, twin: str) -> LayerItem:
     if entry.kind is not Kind.FILE:
         return LayerItem(entry)
     path = _join(os.fsencode(upper), _bytes(entry.path))
-    return LayerItem(entry, lambda: _open(path))
+    return LayerItem(entry, lambda: _open(path), twin)
 
 
-def _settle_links(nodes: list[_Node]) -> dict[int, Entry]:
-    """The entries of all but the first name of each file that is a change, by id of their node."""
+def _settle_links(nodes: list[_Node]) -> tuple[dict[int, Entry], dict[int, str]]:
+    """By id of a node: the entries of all but the first name of each file that is a change, and the old names of new
+    ones, which are no change."""
     groups: dict[tuple[int, int], list[_Node]] = {}
     for node in nodes:
-        if node.inode is not None and node.wanted:
+        if node.inode is not None:
             groups.setdefault(node.inode, []).append(node)
-    found = {}
-    for names in groups.values():
+    found, twins = {}, {}
+    for group in groups.values():
+        names = [node for node in group if node.wanted]
+        old = next((node.entry.path for node in group if not node.wanted), "")
+        if names and old:
+            twins[id(names[0])] = old
         for node in names[1:]:
             found[id(node)] = replace(node.entry, kind=Kind.HARDLINK, link=names[0].entry.path, size=0, xattrs={})
-    return found
+    return found, twins
 
 
 class _Walk:

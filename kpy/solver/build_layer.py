@@ -32,7 +32,7 @@ def _checked(items: Iterable[LayerItem], services: Services) -> Iterator[LayerIt
     for item in items:
         services.cancel.check()
         entry = in_layer_form(item.entry)
-        yield item if entry is item.entry else LayerItem(entry, item.open)
+        yield item if entry is item.entry else LayerItem(entry, item.open, item.twin)
 
 
 def store_layer(items: Iterable[LayerItem], services: Services) -> Layer:
