@@ -115,7 +115,7 @@ def _equals_known(root: str, path: bytes, now: Record, known: Known | None) -> b
 
 def _twins(after: Index, changed: set[bytes], links: dict[tuple[int, int], list[bytes]]) -> dict[bytes, bytes]:
     """For new names of old files: an old name, which is no change (see LayerItem.twin)."""
-    found = {}
+    found: dict[bytes, bytes] = {}
     if any(after[names[0]][NLINK] > len(names) for names in links.values()):
         for path, now in after.items():
             names = links.get((now[DEV], now[INO])) if now[NLINK] > 1 else None
