@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import BinaryIO, cast
 
 from kpy.errors import ContentError, ImageNotFoundError
-from kpy.events import Reporter, StepProgress
+from kpy.events import Reporter, StepProgress, step
 from kpy.layer.decompress import decompressor
 from kpy.layer.index import LayerTree, scan_layer
 from kpy.layer.tree import Tree
@@ -28,10 +28,10 @@ FETCHES = 4  # at once, as docker and containerd do
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a layer can be had, and whom to tell how far it is."""
+    """Where a layer can be had, and the name of the image that it is of, for progress."""
 
     source: BlobSource
-    step: str
+    name: str
 
 
 class Layers:
@@ -46,12 +46,13 @@ class Layers:
         self._origins: dict[Digest, Origin] = {}
         self._layer_trees: dict[Digest, LayerTree] = {}
         self._trees: dict[Digest | None, Tree] = {None: Tree.empty()}
+        self._pulls = 0
 
-    def add_image(self, image: Image, step: str) -> None:
+    def add_image(self, image: Image, name: str) -> None:
         """Make the layers of an image known; nothing is fetched."""
         with self._lock:
             for layer in image.chain:
-                self._origins.setdefault(layer.diff_id, Origin(image.content, step))
+                self._origins.setdefault(layer.diff_id, Origin(image.content, name))
 
     def add_built(self, layer: Layer, tree: LayerTree) -> None:
         """A layer that this build made; its blob and tree are in the store."""
@@ -71,15 +72,21 @@ class Layers:
     def fetch(self, layers: Iterable[Layer], *, trees: bool) -> None:
         """Bring blobs (or only trees, where that is all that is missing) to the store, several at once."""
         wanted = [layer for layer in layers if not (self._has_tree(layer) if trees else self.has_blob(layer))]
-        if len(wanted) <= 1:
-            for layer in wanted:
-                self._fetch(layer)
+        if not wanted:
             return
-        with ThreadPoolExecutor(FETCHES, thread_name_prefix="fetch") as pool:
-            for done in [pool.submit(self._fetch, layer) for layer in wanted]:
-                done.result()
+        origin = self._origins.get(wanted[0].diff_id)
+        with self._lock:
+            self._pulls += 1
+            ident = f"pull {self._pulls}"
+        with step(self._report, ident, f"pull {origin.name if origin else 'layers'}"):
+            if len(wanted) == 1:
+                self._fetch(wanted[0], ident)
+                return
+            with ThreadPoolExecutor(FETCHES, thread_name_prefix="fetch") as pool:
+                for done in [pool.submit(self._fetch, layer, ident) for layer in wanted]:
+                    done.result()
 
-    def _fetch(self, layer: Layer) -> None:
+    def _fetch(self, layer: Layer, ident: str) -> None:
         with self._only_one(layer.diff_id):
             if self.has_blob(layer):
                 if not self._has_tree(layer):
@@ -90,7 +97,7 @@ class Layers:
             if origin is None:
                 raise ImageNotFoundError(f"layer {layer.descriptor.digest} is not in the store")
             with self._store.images.writer(layer.descriptor) as writer:
-                count = _Counter(self._report, origin.step, layer.descriptor, self._cancel)
+                count = _Counter(self._report, ident, layer.descriptor, self._cancel)
                 with origin.source.open(layer.descriptor) as remote:
                     self._index(layer, cast(BinaryIO, TeeReader(remote, writer.write, count)))
                 writer.commit(layer.descriptor.media_type)

@@ -69,7 +69,7 @@ def add_place(error: KpyError, step: Step) -> None:
 def _execute(step: Step, inputs: Sequence[Value], services: Services) -> Outcome:
     match step.op:
         case ImageOp(base=base):
-            services.layers.add_image(base.image, step.id)
+            services.layers.add_image(base.image, base.name)
             return Outcome(ChainValue(base.image.chain, len(base.image.chain)))
         case ScratchOp():
             return Outcome(ChainValue(()))
