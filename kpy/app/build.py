@@ -57,6 +57,7 @@ def build(options: BuildOptions, environment: Environment, report: Reporter, can
     store = open_store(environment)
     with ExitStack() as stack:
         stack.enter_context(store.session(cancel=cancel))
+        store.remove_stale()
         client = stack.enter_context(registry_client(environment, options.insecure_registries, cancel))
         resolver = Resolver(store, client, report, pull=options.pull)
         exports = Exports(options, environment, store, client, resolver, report, cancel)
