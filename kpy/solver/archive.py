@@ -7,7 +7,7 @@ import io
 import os
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 from kpy.errors import ContentError, ContextError
@@ -75,58 +75,76 @@ def unpack(opener: Open, name: str, dest: str, target: LayerTarget, rules: Rules
     """Put the entries of an archive below `dest`, which is made as a directory.
 
     Links in the destination are followed inside the root, as for an extraction; `./` itself changes nothing.
-    Raises ContentError for a broken archive, ContextError when a directory is in the way.
+    Raises ContentError for a broken archive, ContextError when something is in the way.
     """
     top = dest.strip("/")
-    owner = rules.owner or (0, 0)
     try:
-        target.make_dirs(top, 0o755, owner, rules.now)
+        target.make_dirs(top, 0o755, rules.owner or (0, 0), rules.now)
     except NotADirectoryError as error:
         raise ContextError(f"cannot unpack {name} to /{top}: /{error} is not a directory") from error
-    top = target.resolve(top)
-    files: dict[str, object] = {}
+    unpacker = _Unpacker(name, target.resolve(top), target, rules, spool)
     with ExitStack() as stack:
         raw = stack.enter_context(opener())
         plain = stack.enter_context(decompressor(raw))
         try:
             for entry, content in read_tar(plain, layer=False):
                 if entry.path:
-                    _put(entry, content, name, top, target, rules, spool, files)
+                    unpacker.put(entry, content)
         except ContentError as error:
             raise ContentError(f"cannot unpack {name}: {error.message}", hint=error.hint) from error
 
 
-def _put(
-    entry: Entry, content: Content, name: str, top: str, target: LayerTarget, rules: Rules, spool: Spool,
-    files: dict[str, object],
-) -> None:  # fmt: skip
-    wanted = f"{top}/{entry.path}" if top else entry.path
-    parent, _, last = wanted.rpartition("/")
-    try:
-        target.make_dirs(parent, 0o755, (0, 0), rules.now)
-    except NotADirectoryError as error:
-        raise ContextError(f"cannot unpack {name}: /{error} is not a directory") from error
-    above = target.resolve(parent)
-    place = f"{above}/{last}" if above else last
-    uid, gid = rules.owner or (entry.uid, entry.gid)
-    mode = rules.mode.apply(entry.mode, is_dir=entry.kind is Kind.DIR) if rules.mode and entry.kind is not Kind.SYMLINK else entry.mode
-    xattrs = {key: value for key, value in entry.xattrs.items() if key == CAPABILITY}
-    changed = replace(entry, path=place, uid=uid, gid=gid, mode=mode, xattrs=xattrs)
-    if entry.kind is Kind.HARDLINK:
-        source = target.resolve(f"{top}/{entry.link}" if top else entry.link, follow_last=False)
-        put = target.puts.get(source)
+@dataclass(frozen=True, slots=True)
+class _Unpacker:
+    """Puts entries of the archive `name` below the canonical directory `top`."""
+
+    name: str
+    top: str
+    target: LayerTarget
+    rules: Rules
+    spool: Spool
+
+    def put(self, entry: Entry, content: Content) -> None:
+        """Put one entry."""
+        place = self._place(entry)
+        if place.rpartition("/")[2].startswith(".wh."):
+            raise ContextError(
+                f"cannot unpack {entry.path} of {self.name}: a name that starts with .wh. would delete files in the image"
+            )
+        if entry.kind is Kind.HARDLINK:
+            self._link(entry, place)
+            return
+        changed = self._changed(entry, place)
+        if entry.kind is Kind.FILE:
+            start, size = self.spool.add(content.chunks)
+            self.target.put(replace(changed, size=size), self.spool.opener(start, size))
+            return
+        self.target.put(changed)
+
+    def _place(self, entry: Entry) -> str:
+        """Where it goes: parents are made, and followed where they are symlinks."""
+        parent, _, last = (f"{self.top}/{entry.path}" if self.top else entry.path).rpartition("/")
+        try:
+            self.target.make_dirs(parent, 0o755, (0, 0), self.rules.now)
+        except NotADirectoryError as error:
+            raise ContextError(f"cannot unpack {self.name}: /{error} is not a directory") from error
+        above = self.target.resolve(parent)
+        return f"{above}/{last}" if above else last
+
+    def _changed(self, entry: Entry, place: str) -> Entry:
+        uid, gid = self.rules.owner or (entry.uid, entry.gid)
+        mode = entry.mode
+        if self.rules.mode is not None and entry.kind is not Kind.SYMLINK:
+            mode = self.rules.mode.apply(mode, is_dir=entry.kind is Kind.DIR)
+        xattrs = {key: value for key, value in entry.xattrs.items() if key == CAPABILITY}
+        return replace(entry, path=place, uid=uid, gid=gid, mode=mode, xattrs=xattrs)
+
+    def _link(self, entry: Entry, place: str) -> None:
+        wanted = f"{self.top}/{entry.link}" if self.top else entry.link
+        source = self.target.resolve(wanted, follow_last=False)
+        put = self.target.puts.get(source)
         if put is None:
             raise ContentError(f"{entry.path} is a hard link to {entry.link}, which the archive does not have")
-        same = put.same_file or ("archive", name, source)
-        target.puts[source] = replace(put, same_file=same)
-        target.put(replace(put.entry, path=place), put.open, same)
-        return
-    if entry.kind is Kind.FILE:
-        if last.startswith(".wh."):
-            raise ContextError(
-                f"cannot unpack {entry.path} of {name}: a file whose name starts with .wh. would delete files in the image"
-            )
-        start, size = spool.add(content.chunks)
-        target.put(replace(changed, size=size), spool.opener(start, size))
-        return
-    target.put(changed)
+        same = put.same_file or ("archive", self.name, source)
+        self.target.puts[source] = replace(put, same_file=same)
+        self.target.put(replace(put.entry, path=place), put.open, same)

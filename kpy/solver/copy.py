@@ -73,7 +73,7 @@ class Copier:
         return replace(entry, path=path, mode=mode, uid=uid, gid=gid, xattrs=xattrs)
 
     def _put(self, entry: Entry, path: str) -> None:
-        if entry.kind is Kind.FILE and path.rpartition("/")[2].startswith(".wh."):
+        if path.rpartition("/")[2].startswith(".wh."):
             raise ContextError(
                 f"cannot copy {entry.path}: a file whose name starts with .wh. would delete files in the image",
                 hint="rename the file (OCI image-spec reserves .wh. in layers)",
