@@ -6,9 +6,18 @@ says the exit code. Only `cli/main.py` catches `KpyError`.
 
 
 class KpyError(Exception):
-    """The root. `message` is one line of facts; `hint`, if any, says what to do next."""
+    """The root. `message` is one line of facts; `hint`, if any, says what to do next.
+
+    An error may know the instruction that it came from: lines `first_line`..`last_line` of `file` (1-based; 0 when no
+    line is to blame), `excerpt`, the numbered source lines around them, ready to print, and the name of the `step`.
+    """
 
     exit_code = 1
+    file = ""
+    first_line = 0
+    last_line = 0
+    excerpt = ""
+    step = ""
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
@@ -23,10 +32,7 @@ class UsageError(KpyError):
 
 
 class DockerfileError(KpyError):
-    """The Dockerfile is wrong at `first_line`..`last_line` of `file` (1-based; 0 when no line is to blame).
-
-    `excerpt` holds the numbered source lines around it, ready to print, or is empty.
-    """
+    """The Dockerfile is wrong, at the lines that the error names."""
 
     exit_code = 3
 

@@ -174,7 +174,7 @@ def _finish(options: BuildOptions, environment: Environment, artifact: Artifact,
         if options.metadata_file:
             fs.write_atomic(base / options.metadata_file, (json.dumps(metadata, indent=2) + "\n").encode())
     except OSError as error:
-        raise KpyError(f"cannot write {error.filename}: {error.strerror}") from error
+        raise KpyError(f"cannot write {error.filename}: {fs.reason(error)}") from error
     return Built(descriptor.digest, config, names, metadata)
 
 

@@ -20,6 +20,7 @@ from kpy.oci.digest import Digest
 from kpy.oci.image import Layer
 from kpy.oci.platform import Platform
 from kpy.oci.reference import Reference
+from kpy.util import fs
 from kpy.util.cancel import Cancel
 from kpy.util.streams import HashingReader, TeeReader, drain
 
@@ -78,7 +79,7 @@ def _open(source: str, environment: Environment) -> BinaryIO:
     try:
         return open(os.path.join(environment.directory, source), "rb")
     except OSError as error:
-        raise ContextError(f"cannot read {source}: {error.strerror}") from error
+        raise ContextError(f"cannot read {source}: {fs.reason(error)}") from error
 
 
 def list_images(environment: Environment) -> Sequence[StoredImage]:

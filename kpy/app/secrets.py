@@ -4,6 +4,7 @@ import os
 
 from kpy.app.options import Environment, SecretSpec
 from kpy.errors import UsageError
+from kpy.util import fs
 
 MAX_SECRET = 500 << 10  # BuildKit's limit
 
@@ -20,7 +21,7 @@ def read_secret(spec: SecretSpec, environment: Environment) -> bytes:
         with open(path, "rb") as stream:
             data = stream.read(MAX_SECRET + 1)
     except OSError as error:
-        raise UsageError(f"secret {spec.id}: cannot read {spec.src}: {error.strerror}") from error
+        raise UsageError(f"secret {spec.id}: cannot read {spec.src}: {fs.reason(error)}") from error
     if len(data) > MAX_SECRET:
         raise UsageError(f"secret {spec.id}: {spec.src} is larger than {MAX_SECRET >> 10} KiB")
     return data

@@ -12,6 +12,7 @@ from kpy.dockerfile.model import Dockerfile
 from kpy.dockerfile.parser import parse
 from kpy.errors import ContextError, UsageError
 from kpy.solver.values import Context
+from kpy.util import fs
 
 MAX_DOCKERFILE = 16 << 20
 _ARCHIVES = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
@@ -86,7 +87,7 @@ def _read(path: str) -> bytes:
         with open(path, "rb") as stream:
             data = stream.read(MAX_DOCKERFILE + 1)
     except OSError as error:
-        raise ContextError(f"cannot read the Dockerfile {path}: {error.strerror}", hint="-f names another file") from error
+        raise ContextError(f"cannot read the Dockerfile {path}: {fs.reason(error)}", hint="-f names another file") from error
     if len(data) > MAX_DOCKERFILE:
         raise ContextError(f"the Dockerfile {path} is larger than {MAX_DOCKERFILE >> 20} MiB")
     return data

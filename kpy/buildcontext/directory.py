@@ -13,6 +13,7 @@ from kpy.dockerfile.dockerignore import Ignore
 from kpy.errors import ContextError
 from kpy.layer.entry import KIND_OF_FORMAT, Entry, Kind
 from kpy.layer.source import Opener
+from kpy.util import fs
 
 CAPABILITY = "security.capability"
 
@@ -107,7 +108,7 @@ class DirectoryContext:
             with os.scandir(self._path(path)) as found:
                 names = sorted(item.name for item in found)
         except OSError as error:
-            raise ContextError(f"cannot list {path or '.'} in the build context: {error.strerror}") from error
+            raise ContextError(f"cannot list {path or '.'} in the build context: {fs.reason(error)}") from error
         return [name for name in names if self.lookup(f"{path}/{name}" if path else name) is not None]
 
     def link_id(self, entry: Entry, /) -> object | None:
@@ -131,4 +132,4 @@ class DirectoryContext:
             number = os.open(self._path(entry.path), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
             return os.fdopen(number, "rb", buffering=0)
         except OSError as error:
-            raise ContextError(f"cannot read {entry.path} in the build context: {error.strerror}") from error
+            raise ContextError(f"cannot read {entry.path} in the build context: {fs.reason(error)}") from error

@@ -2,7 +2,7 @@
 
 import re
 
-from kpy.errors import DockerfileError, KpyError, StepFailedError
+from kpy.errors import KpyError, StepFailedError
 
 _RULE = "-" * 20
 _LAST_LINES = 40
@@ -20,12 +20,13 @@ def harmless(text: str) -> str:
 def render(error: KpyError) -> str:
     """The lines to print for an error, without a newline at the end."""
     parts: list[str] = []
-    if isinstance(error, StepFailedError) and (error.output.strip() or error.step):
+    if error.step:
         # Of a line that was drawn several times, the last state.
-        drawn = (line.rstrip("\r").rpartition("\r")[2] for line in error.output.split("\n"))
+        output = error.output if isinstance(error, StepFailedError) else ""
+        drawn = (line.rstrip("\r").rpartition("\r")[2] for line in output.split("\n"))
         lines = [line for line in map(harmless, drawn) if line.strip()][-_LAST_LINES:]
         parts += ["------", f" > {harmless(error.step)}:", *lines, "------"]
-    if isinstance(error, DockerfileError | StepFailedError) and error.first_line:
+    if error.first_line:
         parts.append(harmless(f"{error.file}:{error.first_line}"))
         if error.excerpt:
             parts += [_RULE, harmless(error.excerpt), _RULE]

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from kpy.errors import DockerfileError
+from kpy.errors import DockerfileError, KpyError
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,13 @@ class Span:
             excerpt=self.excerpt(),
             hint=hint,
         )
+
+    def blame(self, error: KpyError, *, step: str = "") -> None:
+        """Say that an error came from these lines, and from which step. What it says already stays."""
+        if not error.first_line:
+            error.file, error.first_line, error.last_line = self.source.name, self.first, self.last
+            error.excerpt = self.excerpt()
+        error.step = error.step or step
 
 
 def suggest(word: str, known: Iterable[str]) -> str:

@@ -240,7 +240,7 @@ class _Planner:
         except UsageError as error:
             raise span.error(error.message, hint=error.hint) from error
         except KpyError as error:
-            error.message = f"{span.source.name}:{span.first}: {error.message}"
+            span.blame(error)
             raise
 
     def source_step(self, name: str, state: StageState, span: Span) -> tuple[str, str]:

@@ -8,7 +8,7 @@ from typing import assert_never
 from kpy.cache.base import CacheRecord
 from kpy.dockerfile.dockerignore import Ignore
 from kpy.dockerfile.forms import FormError
-from kpy.errors import ContextError, KpyError, StepFailedError
+from kpy.errors import ContextError, KpyError
 from kpy.layer.entry import Entry, Kind, LayerItem
 from kpy.layer.source import FileSource
 from kpy.layer.tree import Tree
@@ -52,18 +52,10 @@ def execute(step: Step, inputs: Sequence[Value], services: Services) -> Outcome:
     """Do one step. Raises KpyError with the step's place in the Dockerfile."""
     try:
         return _execute(step, inputs, services)
-    except (StepFailedError, KeyboardInterrupt):
-        raise
     except KpyError as error:
-        add_place(error, step)
+        if step.span is not None:
+            step.span.blame(error, step=step.name)
         raise
-
-
-def add_place(error: KpyError, step: Step) -> None:
-    """Say which instruction an error came from; the command line shows it with the lines of the file."""
-    if step.span is not None and getattr(error, "span", None) is None:
-        error.span = step.span  # type: ignore[attr-defined]
-        error.step = getattr(error, "step", "") or step.name  # type: ignore[attr-defined]
 
 
 def _execute(step: Step, inputs: Sequence[Value], services: Services) -> Outcome:

@@ -1,6 +1,8 @@
 """RUN: mounts made ready, the process run in a snapshot, what changed written as a layer (R01-R24)."""
 
 import heapq
+import json
+import signal
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 
@@ -17,6 +19,7 @@ from kpy.solver.mounts import make_mounts
 from kpy.solver.values import ChainValue, Services, Value
 
 KEPT_OUTPUT = 16 << 10  # bytes of a failed command's output that its error shows
+_SHOWN_COMMAND = 1000  # characters of it that the message repeats; the lines of the Dockerfile are below it anyway
 
 
 def execute_run(step: Step, op: RunOp, inputs: Sequence[Value], services: Services) -> Layer:
@@ -27,9 +30,6 @@ def execute_run(step: Step, op: RunOp, inputs: Sequence[Value], services: Servic
     parent = inputs[0]
     assert isinstance(parent, ChainValue)
     snapshotter, sandbox = services.strategy()
-    services.layers.fetch(parent.chain, trees=False)
-    tree = services.layers.tree(parent.chain)
-    identity = lookup_user(op.user, tree.content("etc/passwd"), tree.content("etc/group"))
     tail = Tail(KEPT_OUTPUT)
 
     def log(data: bytes) -> None:
@@ -39,6 +39,8 @@ def execute_run(step: Step, op: RunOp, inputs: Sequence[Value], services: Servic
     with ExitStack() as stack:
         mounts, variables = make_mounts(op, inputs, services, stack)
         active = stack.enter_context(snapshotter.prepare(parent.chain, parent.base))
+        tree = services.layers.tree(parent.chain)  # after: unpacking makes it on the way
+        identity = lookup_user(op.user, tree.content("etc/passwd"), tree.content("etc/group"))
         process = make_process(op, variables, services).with_identity(identity)
         status = sandbox.run(process, active.root, mounts, log, services.cancel)
         if status:
@@ -75,18 +77,27 @@ def make_process(op: RunOp, variables: Sequence[str], services: Services) -> Pro
 
 def failure(step: Step, op: RunOp, status: int, output: str) -> StepFailedError:
     """The error of a command that failed, in BuildKit's words (R21)."""
-    command = " ".join(op.argv)
-    span = step.span
-    return StepFailedError(
-        f'process "{command}" did not complete successfully: exit code: {status}',
+    # In JSON's quotes, which are nearly Go's %q: the command of a heredoc is one line too.
+    command = json.dumps(" ".join(op.argv)[:_SHOWN_COMMAND], ensure_ascii=False)
+    error = StepFailedError(
+        f"process {command} did not complete successfully: exit code: {status}",
         step=step.name,
         status=status,
         output=output,
-        file=span.source.name if span else "",
-        first_line=span.first if span else 0,
-        last_line=span.last if span else 0,
-        excerpt=span.excerpt() if span else "",
+        hint=_signal_hint(status),
     )
+    if step.span is not None:
+        step.span.blame(error)
+    return error
+
+
+def _signal_hint(status: int) -> str:
+    try:
+        name = signal.Signals(status - 128).name
+    except ValueError:
+        return ""
+    memory = ", often because memory ran out: see the kernel's log" if name == "SIGKILL" else ""
+    return f"exit code {status} means that it was ended by {name}{memory}"
 
 
 def check_runs(steps: Sequence[Step], services: Services) -> None:

@@ -28,8 +28,12 @@ def io_errors(action: str, path: str | os.PathLike[str]) -> Iterator[None]:
 
 def store_error(action: str, path: str | os.PathLike[str], error: OSError) -> StoreError:
     """The StoreError for an OSError: what could not be done to which path, why, and what to do."""
-    reason = os.strerror(error.errno) if error.errno else str(error)
-    return StoreError(f"cannot {action} {os.fspath(path)}: {reason.lower()}", hint=_hint(error.errno))
+    return StoreError(f"cannot {action} {os.fspath(path)}: {reason(error)}", hint=_hint(error.errno))
+
+
+def reason(error: OSError) -> str:
+    """What the kernel says, in lower case as our messages are."""
+    return (os.strerror(error.errno) if error.errno else str(error)).lower()
 
 
 def _hint(number: int | None) -> str:

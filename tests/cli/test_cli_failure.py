@@ -1,7 +1,8 @@
 """What errors look like: golden texts (P15)."""
 
 from kpy.cli.failure import harmless, render
-from kpy.errors import DockerfileError, RegistryError, StepFailedError, UsageError
+from kpy.dockerfile.span import Source, Span
+from kpy.errors import ContextError, DockerfileError, RegistryError, StepFailedError, UsageError
 
 
 def test_one_line_with_a_hint() -> None:
@@ -66,3 +67,22 @@ def test_only_the_end_of_a_long_output_is_shown() -> None:
 def test_control_sequences_are_not_obeyed() -> None:
     hostile = "a\x1b]0;title\x07b\x1b[2Jc\x1bcd\x9b31me\x00f\x08g\th\r\ni\u202ej"
     assert harmless(hostile) == "abcd31mefg\th\ni\u202ej"
+
+
+def test_any_error_of_a_step_shows_the_step_and_its_lines() -> None:
+    """A COPY of what is not there is found by its line as a RUN that fails is (P15, C30)."""
+    source = Source("Dockerfile", ("FROM x", "COPY nosuch /"))
+    error = ContextError('"/nosuch": not found')
+    Span(source, 2, 2).blame(error, step="[2/2] COPY nosuch /")
+    Span(source, 1, 1).blame(error, step="another")  # who said it first knows best
+    assert render(error) == (
+        "------\n"
+        " > [2/2] COPY nosuch /:\n"
+        "------\n"
+        "Dockerfile:2\n"
+        "--------------------\n"
+        "   1 |     FROM x\n"
+        "   2 | >>> COPY nosuch /\n"
+        "--------------------\n"
+        'error: "/nosuch": not found'
+    )
