@@ -16,6 +16,7 @@ from inside import BUSYBOX, inside, place_of
 
 from kpy.errors import ContentError, StoreError
 from kpy.layer.entry import Kind
+from kpy.layer.extract import extract
 from kpy.linux import libc
 from kpy.linux.namespaces import CLONE_NEWNS
 from kpy.oci.descriptor import Descriptor
@@ -45,9 +46,9 @@ class Layers:
         self.tars: dict[Digest, bytes] = {}
         self.opened: list[Digest] = []
 
-    def tar(self, layer):
-        self.opened.append(layer.diff_id)
-        return io.BytesIO(self.tars[layer.diff_id])
+    def extract(self, layers, root, options):
+        self.opened += [layer.diff_id for layer in layers]
+        return [extract(io.BytesIO(self.tars[layer.diff_id]), root, options=options).tree for layer in layers]
 
     def add(self, *members) -> Layer:
         """Members are (name, kind and options)."""

@@ -14,6 +14,7 @@ import sys
 sys.path.insert(0, os.environ.get("KPY_CHECKOUT", "/kpy/lib/python3.11"))
 
 from kpy.errors import KpyError
+from kpy.layer.extract import extract
 from kpy.layer.write import write_tar
 from kpy.oci.descriptor import Descriptor
 from kpy.oci.digest import Digest
@@ -45,9 +46,13 @@ class Files:
         self.paths[layer.diff_id] = path
         return layer
 
-    def tar(self, layer, /):
-        self.opened.append(self.paths[layer.diff_id])
-        return self._open(self.paths[layer.diff_id])
+    def extract(self, layers, root, options, /):
+        return [self._extract(self.paths[layer.diff_id], root, options) for layer in layers]
+
+    def _extract(self, path, root, options):
+        self.opened.append(path)
+        with self._open(path) as tar:
+            return extract(tar, root, options=options).tree
 
     @staticmethod
     def _open(path):

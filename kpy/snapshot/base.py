@@ -1,19 +1,25 @@
 """What a snapshotter is. A snapshot is only a disk cache of a chain; implementations stand beside this file."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 from kpy.layer.entry import LayerItem
+from kpy.layer.extract import ExtractOptions
+from kpy.layer.index import LayerTree
 from kpy.oci.image import Chain, Layer
 
 
 class LayerContent(Protocol):
-    """Gives a layer's uncompressed tar, verified against blob digest and diff_id when read to its end."""
+    """Knows where layers are."""
 
-    def tar(self, layer: Layer, /) -> BinaryIO:
-        """Open it. Raises ContentError or RegistryError."""
+    def extract(self, layers: Chain, root: str, options: ExtractOptions, /) -> Sequence[LayerTree]:
+        """Apply the layers, the lowest first, to the directory: in one pass, also of what is only in a registry.
+
+        Gives their indexes. Each is verified against blob digest and diff_id. Raises ContentError, StoreError or
+        RegistryError; the directory is then not to be used.
+        """
         ...
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from kpy.errors import SandboxError, StoreError
 from kpy.layer.entry import Entry, LayerItem
-from kpy.layer.extract import ExtractOptions, extract
+from kpy.layer.extract import ExtractOptions
 from kpy.layer.tree import LayerTree, Tree
 from kpy.oci.image import Chain, Layer
 from kpy.snapshot.base import LayerContent, Snapshot
@@ -156,8 +156,7 @@ class DirectorySnapshotter:
         with _disk("cannot make the root file system"):
             if held is None:
                 self._empty()
-            for layer in missing:
-                self._extract(layer)
+            self._extract(missing)
             if held is None or missing:
                 state.index = scan(self._root, state.keep)
         state.chain, state.after, state.entries = chain, None, []
@@ -184,13 +183,12 @@ class DirectorySnapshotter:
         full = os.fsencode(self._root) + b"/" + path
         return os.path.isdir(full) and not os.path.islink(full) and not os.listdir(full)
 
-    def _extract(self, layer: Layer) -> None:
-        _log.debug("unpacking %s", layer.diff_id)
+    def _extract(self, layers: Chain) -> None:
+        _log.debug("unpacking %s", layers)
         keep = frozenset(text(path) for path in self._state.keep)
         options = ExtractOptions(skip=keep.__contains__, owners=self._owners)
-        with self._content.tar(layer) as tar:
-            extracted = extract(tar, self._root, options=options)
-        self._state.tree = self._state.tree.apply(extracted.tree, layer.diff_id)
+        for layer, tree in zip(layers, self._content.extract(layers, self._root, options), strict=True):
+            self._state.tree = self._state.tree.apply(tree, layer.diff_id)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from kpy.errors import SandboxError, StoreError
 from kpy.layer.entry import LayerItem
-from kpy.layer.extract import extract
+from kpy.layer.extract import DEFAULT_OPTIONS
 from kpy.linux import libc, overlay
 from kpy.linux.mount import MNT_DETACH, bind, make_read_only
 from kpy.oci.image import Chain, Layer
@@ -139,10 +139,8 @@ class OverlaySnapshotter:
                     root = os.path.join(place, "fs")
                     os.mkdir(root, 0o755)
                 try:
-                    for layer in chain[present:]:
-                        _log.debug("unpacking %s", layer.diff_id)
-                        with self._content.tar(layer) as tar:
-                            extract(tar, root)
+                    _log.debug("unpacking %s", chain[present:])
+                    self._content.extract(chain[present:], root, DEFAULT_OPTIONS)
                 finally:
                     if present:
                         _unmount(root)

@@ -5,14 +5,16 @@ A layer that is only in a registry stays there until its tree or its files are a
 
 import hashlib
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from typing import BinaryIO, cast
 
-from kpy.errors import ContentError, ImageNotFoundError
+from kpy.errors import ContentError, ImageNotFoundError, InterruptedBuildError
 from kpy.events import Reporter, StepProgress, step
 from kpy.layer.decompress import decompressor
+from kpy.layer.extract import ExtractOptions, extract
 from kpy.layer.index import LayerTree, scan_layer
 from kpy.layer.tree import Tree
 from kpy.oci.content import BlobSource
@@ -21,7 +23,7 @@ from kpy.oci.digest import Digest
 from kpy.oci.image import Chain, Image, Layer, chain_id
 from kpy.store.store import Store
 from kpy.util.cancel import Cancel
-from kpy.util.streams import HashingReader, TeeReader, drain
+from kpy.util.streams import PIECE, HashingReader, TeeReader, drain
 
 FETCHES = 4  # at once, as docker and containerd do
 
@@ -74,11 +76,7 @@ class Layers:
         wanted = [layer for layer in layers if not (self._has_tree(layer) if trees else self.has_blob(layer))]
         if not wanted:
             return
-        origin = self._origins.get(wanted[0].diff_id)
-        with self._lock:
-            self._pulls += 1
-            ident = f"pull {self._pulls}"
-        with step(self._report, ident, f"pull {origin.name if origin else 'layers'}"):
+        with self._pull(wanted) as ident:
             if len(wanted) == 1:
                 self._fetch(wanted[0], ident)
                 return
@@ -86,37 +84,94 @@ class Layers:
                 for done in [pool.submit(self._fetch, layer, ident) for layer in wanted]:
                     done.result()
 
-    def _fetch(self, layer: Layer, ident: str) -> None:
-        with self._only_one(layer.diff_id):
-            if self.has_blob(layer):
-                if not self._has_tree(layer):
-                    with self._store.images.open(layer.descriptor) as blob:
-                        self._index(layer, blob)
-                return
-            origin = self._origins.get(layer.diff_id)
-            if origin is None:
-                raise ImageNotFoundError(f"layer {layer.descriptor.digest} is not in the store")
-            with self._store.images.writer(layer.descriptor) as writer:
-                count = _Counter(self._report, ident, layer.descriptor, self._cancel)
-                with origin.source.open(layer.descriptor) as remote:
-                    self._index(layer, cast(BinaryIO, TeeReader(remote, writer.write, count)))
-                writer.commit(layer.descriptor.media_type)
-            self._store.put_layer(layer)
+    @contextmanager
+    def _pull(self, wanted: Sequence[Layer]) -> Iterator[str]:
+        """A step for the progress of these; its name."""
+        origin = self._origins.get(wanted[0].diff_id)
+        with self._lock:
+            self._pulls += 1
+            ident = f"pull {self._pulls}"
+        with step(self._report, ident, f"pull {origin.name if origin else 'layers'}"):
+            yield ident
 
-    def _index(self, layer: Layer, blob: BinaryIO) -> None:
-        """Read a blob to its end: check its diff_id (L09) and keep its tree."""
-        with decompressor(blob) as plain:
-            hasher = HashingReader(plain, hashlib.new(layer.diff_id.algorithm))
-            tree = scan_layer(cast(BinaryIO, hasher))
-            drain(hasher)
-        drain(blob)
-        if hasher.hexdigest() != layer.diff_id.hex:
-            raise ContentError(
-                f"layer {layer.descriptor.digest} does not match its diff_id: it should be {layer.diff_id}, "
-                f"the content has sha256:{hasher.hexdigest()}"
-            )
+    def _fetch(self, layer: Layer, ident: str) -> None:
+        """Have the blob and the tree in the store."""
+        with self._only_one(layer.diff_id):
+            if self.has_blob(layer) and self._has_tree(layer):
+                return
+            with self._reading(layer, ident) as plain:
+                tree = scan_layer(plain)
+            self._keep_tree(layer, tree)
+
+    def _download(self, layer: Layer, ident: str, enough: threading.Event) -> None:
+        """Have the blob in the store, unless it is `enough`; what is in it is checked when it is read."""
+        with self._only_one(layer.diff_id):
+            if not self.has_blob(layer):
+                with self._arriving(layer, ident) as blob:
+                    while blob.read(PIECE):
+                        if enough.is_set():
+                            raise InterruptedBuildError("nobody needs this layer any more")
+
+    @contextmanager
+    def _arriving(self, layer: Layer, ident: str) -> Iterator[BinaryIO]:
+        """The blob from where it can be had; stored when the block has read it to its end."""
+        origin = self._origins.get(layer.diff_id)
+        if origin is None:
+            raise ImageNotFoundError(f"layer {layer.descriptor.digest} is not in the store")
+        with self._store.images.writer(layer.descriptor) as writer:
+            count = _Counter(self._report, ident, layer.descriptor, self._cancel)
+            with origin.source.open(layer.descriptor) as remote:
+                yield cast(BinaryIO, TeeReader(remote, writer.write, count))
+            writer.commit(layer.descriptor.media_type)
+
+    @contextmanager
+    def _reading(self, layer: Layer, ident: str) -> Iterator[BinaryIO]:
+        """The uncompressed tar, from the store or while it arrives. The block must read it to its end; then it is
+        checked against digest and diff_id (L09)."""
+        known = self.has_blob(layer)
+        with self._store.images.open(layer.descriptor) if known else self._arriving(layer, ident) as blob:
+            with decompressor(blob) as plain:
+                hasher = HashingReader(plain, hashlib.new(layer.diff_id.algorithm))
+                yield cast(BinaryIO, hasher)
+                drain(hasher)
+            drain(blob)
+            if hasher.hexdigest() != layer.diff_id.hex:
+                raise ContentError(
+                    f"layer {layer.descriptor.digest} does not match its diff_id: it should be {layer.diff_id}, "
+                    f"the content has {layer.diff_id.algorithm}:{hasher.hexdigest()}"
+                )
+        self._store.put_layer(layer)
+
+    def _keep_tree(self, layer: Layer, tree: LayerTree) -> None:
         self._store.put_tree(layer.diff_id, tree.encode())
         self._layer_trees[layer.diff_id] = tree
+
+    def extract(self, layers: Chain, root: str, options: ExtractOptions, /) -> Sequence[LayerTree]:
+        """See LayerContent. A layer that is not here is unpacked and indexed while it arrives; those above it are
+        downloaded meanwhile."""
+        missing = [layer for layer in layers if not self.has_blob(layer)]
+        with ExitStack() as stack:
+            ident = stack.enter_context(self._pull(missing)) if missing else ""
+            others = [layer for layer in missing if layer is not layers[0]]
+            if others:
+                enough = threading.Event()
+                pool = stack.enter_context(ThreadPoolExecutor(FETCHES, thread_name_prefix="fetch"))
+                stack.callback(pool.shutdown, wait=False, cancel_futures=True)
+                stack.callback(enough.set)
+                for layer in others:  # what fails is tried again below, where it can raise
+                    pool.submit(self._download, layer, ident, enough)
+            return [self._extract(layer, root, options, ident) for layer in layers]
+
+    def _extract(self, layer: Layer, root: str, options: ExtractOptions, ident: str) -> LayerTree:
+        with self._only_one(layer.diff_id):
+            known = self._layer_trees.get(layer.diff_id) or self._load_tree(layer.diff_id)
+            if known is not None:
+                options = replace(options, hash_files=False)
+            with self._reading(layer, ident) as plain:
+                tree = extract(plain, root, options=options).tree
+            if known is None:
+                self._keep_tree(layer, tree)
+            return known or tree
 
     def tar(self, layer: Layer, /) -> BinaryIO:
         """The uncompressed tar; fetches the blob if it is not there."""

@@ -11,10 +11,12 @@ import pytest
 
 from kpy.errors import SandboxError
 from kpy.layer.entry import Entry, Kind, LayerItem, sort_key
+from kpy.layer.extract import ExtractOptions, extract
+from kpy.layer.index import LayerTree
 from kpy.layer.write import write_tar
 from kpy.oci.descriptor import Descriptor
 from kpy.oci.digest import Digest
-from kpy.oci.image import Layer
+from kpy.oci.image import Chain, Layer
 from kpy.snapshot.base import Snapshot, Snapshotter
 from kpy.snapshot.directory import DirectorySnapshotter
 
@@ -47,9 +49,9 @@ class Layers:
                 items.append(_file(path, content.encode()))
         return self.add(sorted(items, key=lambda item: sort_key(item.entry)))
 
-    def tar(self, layer: Layer, /) -> io.BytesIO:
-        self.read.append(layer)
-        return io.BytesIO(self.tars[layer])
+    def extract(self, layers: Chain, root: str, options: ExtractOptions, /) -> list[LayerTree]:
+        self.read += layers
+        return [extract(io.BytesIO(self.tars[layer]), root, options=options).tree for layer in layers]
 
 
 def _file(path: str, content: bytes) -> LayerItem:
