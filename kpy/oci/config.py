@@ -1,6 +1,5 @@
 """Image configurations (OCI image-spec, config.md, with docker's extensions). Unknown fields survive."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -116,6 +115,9 @@ _CONFIG_KEYS = frozenset(
 )
 # Fields of docker's legacy builder that describe one container, not the image.
 _DROPPED_KEYS = frozenset(("container", "container_config", "docker_version", "id", "parent"))
+_CONTAINER_KEYS = frozenset(
+    ("Image", "Hostname", "Domainname", "AttachStdin", "AttachStdout", "AttachStderr", "Tty", "OpenStdin", "StdinOnce")
+)
 
 
 def _runtime_to_json(runtime: RuntimeConfig) -> dict[str, Any]:
@@ -186,26 +188,29 @@ def parse(raw: bytes) -> ImageConfig:
     if len(raw) > mediatype.MAX_CONFIG_SIZE:
         raise ContentError(f"the image configuration is larger than {mediatype.MAX_CONFIG_SIZE >> 20} MiB")
     try:
-        data = json.loads(raw)
-    except (ValueError, RecursionError) as error:
+        data = canonical.loads(raw)
+    except ValueError as error:
         raise ContentError(f"the image configuration is not JSON: {error}") from error
     if not isinstance(data, dict):
         raise ContentError("the image configuration is not a JSON object")
     rootfs = data.get("rootfs") or {}
     if not isinstance(rootfs, dict):
         raise ContentError("the image configuration's rootfs is not an object")
+    history = data.get("history") or []
+    if not isinstance(history, list):
+        raise ContentError("the image configuration's history is not a list")
     return ImageConfig(
         platform=Platform.normalised(
-            str(data.get("os") or "linux"),
-            str(data.get("architecture") or ""),
-            str(data.get("variant") or ""),
-            str(data.get("os.version") or ""),
+            _text(data, "os") or "linux",
+            _text(data, "architecture"),
+            _text(data, "variant"),
+            _text(data, "os.version"),
         ),
         runtime=_runtime_from_json(data.get("config")),
         diff_ids=tuple(Digest.parse(item) for item in _strings(rootfs, "diff_ids") or ()),
-        history=tuple(_history_from_json(item) for item in data.get("history") or () if isinstance(item, dict)),
-        created=str(data.get("created") or ""),
-        author=str(data.get("author") or ""),
+        history=tuple(_history_from_json(item) for item in history if isinstance(item, dict)),
+        created=_text(data, "created"),
+        author=_text(data, "author"),
         extra={key: value for key, value in data.items() if key not in _CONFIG_KEYS | _DROPPED_KEYS},
     )
 
@@ -222,18 +227,27 @@ def _runtime_from_json(data: Any) -> RuntimeConfig:
         env=_strings(data, "Env") or (),
         cmd=_strings(data, "Cmd"),
         entrypoint=_strings(data, "Entrypoint"),
-        user=str(data.get("User") or ""),
-        workdir=str(data.get("WorkingDir") or ""),
-        labels={str(key): str(value) for key, value in labels.items()},
+        user=_text(data, "User"),
+        workdir=_text(data, "WorkingDir"),
+        labels={key: _text(labels, key) for key in labels},
         exposed_ports=_keys(data, "ExposedPorts"),
         volumes=_keys(data, "Volumes"),
-        stop_signal=str(data.get("StopSignal") or ""),
+        stop_signal=_text(data, "StopSignal"),
         healthcheck=_healthcheck_from_json(data.get("Healthcheck")),
         shell=_strings(data, "Shell"),
         onbuild=_strings(data, "OnBuild") or (),
         args_escaped=data.get("ArgsEscaped") is True,
-        extra={key: value for key, value in data.items() if key not in _RUNTIME_KEYS and key not in ("Image", "Hostname", "Domainname", "AttachStdin", "AttachStdout", "AttachStderr", "Tty", "OpenStdin", "StdinOnce")},
+        extra={key: value for key, value in data.items() if key not in _RUNTIME_KEYS | _CONTAINER_KEYS},
     )
+
+
+def _text(data: dict[str, Any], key: str) -> str:
+    value = data.get(key)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise ContentError(f"the image configuration's {key} is not a string")
+    return value
 
 
 def _strings(data: dict[str, Any], key: str) -> tuple[str, ...] | None:
@@ -249,7 +263,7 @@ def _keys(data: dict[str, Any], key: str) -> tuple[str, ...]:
     value = data.get(key) or {}
     if not isinstance(value, dict):
         raise ContentError(f"the image configuration's {key} is not an object")
-    return tuple(sorted(str(item) for item in value))
+    return tuple(sorted(value))
 
 
 def _healthcheck_from_json(data: Any) -> Healthcheck | None:
@@ -257,8 +271,8 @@ def _healthcheck_from_json(data: Any) -> Healthcheck | None:
         return None
 
     def number(key: str) -> int:
-        value = data.get(key) or 0
-        return value if isinstance(value, int) else 0
+        value = data.get(key)
+        return value if isinstance(value, int) and not isinstance(value, bool) else 0
 
     return Healthcheck(
         _strings(data, "Test") or (), number("Interval"), number("Timeout"), number("StartPeriod"),
@@ -268,9 +282,9 @@ def _healthcheck_from_json(data: Any) -> Healthcheck | None:
 
 def _history_from_json(item: dict[str, Any]) -> History:
     return History(
-        created=str(item.get("created") or ""),
-        created_by=str(item.get("created_by") or ""),
-        comment=str(item.get("comment") or ""),
-        author=str(item.get("author") or ""),
+        created=_text(item, "created"),
+        created_by=_text(item, "created_by"),
+        comment=_text(item, "comment"),
+        author=_text(item, "author"),
         empty_layer=item.get("empty_layer") is True,
     )

@@ -1,6 +1,5 @@
 """Manifests and indexes (OCI image-spec, manifest.md and image-index.md). Raw bytes are kept, never re-encoded."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -57,8 +56,8 @@ def parse(raw: bytes, media_type: str = "") -> ManifestOrIndex:
     if len(raw) > mediatype.MAX_MANIFEST_SIZE:
         raise ContentError(f"the manifest is larger than {mediatype.MAX_MANIFEST_SIZE >> 20} MiB")
     try:
-        data = json.loads(raw)
-    except (ValueError, RecursionError) as error:
+        data = canonical.loads(raw)
+    except ValueError as error:
         raise ContentError(f"the manifest is not JSON: {error}") from error
     if not isinstance(data, dict):
         raise ContentError("the manifest is not a JSON object")

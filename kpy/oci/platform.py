@@ -94,14 +94,19 @@ def _fallbacks(platform: Platform) -> list[tuple[str, str]]:
     """(architecture, variant) that run on `platform`, best first (containerd platforms.Only)."""
     arch, variant = platform.architecture, platform.variant
     if arch == "arm":
-        newest = int(variant[1:]) if variant[1:].isdigit() else 7
+        newest = _level(variant, 7)
         return [("arm", f"v{n}") for n in range(newest, 4, -1)] or [(arch, variant)]
     if arch == "arm64":
         return [(arch, variant), ("arm64", ""), *(("arm", f"v{n}") for n in (8, 7, 6, 5))]
     if arch == "amd64":
-        newest = int(variant[1:]) if variant[1:].isdigit() else 1
+        newest = _level(variant, 1)
         return [("amd64", f"v{n}" if n > 1 else "") for n in range(newest, 0, -1)] + [("386", "")]
     return [(arch, variant), (arch, "")]
+
+
+def _level(variant: str, default: int) -> int:
+    """The number of `v7`. Variants come from strangers: what is no small number has no fallbacks of its own."""
+    return int(variant[1:]) if re.fullmatch(r"v[0-9]", variant) else default
 
 
 def best_match(wanted: Platform, offered: list[Platform | None]) -> int | None:

@@ -33,12 +33,15 @@ class Reference:
 
     @property
     def familiar(self) -> str:
-        """As docker prints it: without docker.io and library/."""
+        """As docker prints it: without docker.io and library/, where it still means the same then."""
         text = str(self)
-        for prefix in (f"{DOCKER_HUB}/library/", f"{DOCKER_HUB}/"):
-            if text.startswith(prefix):
-                return text[len(prefix) :]
-        return text
+        if self.registry != DOCKER_HUB:
+            return text
+        text = text.partition("/")[2]
+        first, _, rest = text.partition("/")
+        if first == "library" and "/" not in rest:
+            return rest
+        return str(self) if _is_host(first) else text
 
     @property
     def name(self) -> str:
@@ -64,7 +67,7 @@ class Reference:
             except ContentError as error:
                 raise UsageError(f"invalid reference {text!r}: {error.message}") from error
         registry, slash, path = rest.partition("/")
-        if not slash or not ("." in registry or ":" in registry or registry == "localhost" or registry != registry.lower()):
+        if not slash or not _is_host(registry):
             registry, path = DOCKER_HUB, rest
         elif registry in ("index.docker.io", "registry-1.docker.io"):
             registry = DOCKER_HUB
@@ -81,3 +84,8 @@ class Reference:
         if colon and not _TAG.fullmatch(tag):
             raise UsageError(f"invalid reference {text!r}: invalid tag {tag!r}")
         return Reference(registry, path, tag or ("" if digest else default_tag), digest)
+
+
+def _is_host(text: str) -> bool:
+    """Is what stands before the first slash a registry, and not a part of a repository on Docker Hub?"""
+    return "." in text or ":" in text or text == "localhost" or text != text.lower()
