@@ -108,7 +108,9 @@ def unreachable(failure: Failure, detail: str, *, method: str, url: str) -> Regi
     match failure:
         case "refused":
             text = f"cannot connect to {host}: connection refused"
-            hint = f"is the registry running there? One that speaks plain HTTP needs --insecure-registry {host}"
+            hint = "is the registry running there?"
+            if url.startswith("https:"):
+                hint += f" One that speaks plain HTTP needs --insecure-registry {host}"
         case "dns":
             text = f"cannot find the registry {host}{tail}"
             hint = "check the name of the registry, and that this machine can resolve names"

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import BinaryIO, cast
 
-from kpy.errors import ContentError, ImageNotFoundError, InterruptedBuildError
+from kpy.errors import ContentError, DigestMismatchError, ImageNotFoundError, InterruptedBuildError
 from kpy.events import Reporter, StepProgress, step
 from kpy.layer.decompress import decompressor
 from kpy.layer.extract import ExtractOptions, extract
@@ -130,11 +130,16 @@ class Layers:
         checked against digest and diff_id (L09)."""
         known = self.has_blob(layer)
         with self._store.images.open(layer.descriptor) if known else self._arriving(layer, ident) as blob:
-            with decompressor(blob) as plain:
-                hasher = HashingReader(plain, hashlib.new(layer.diff_id.algorithm))
-                yield cast(BinaryIO, hasher)
-                drain(hasher)
-            drain(blob)
+            try:
+                with decompressor(blob) as plain:
+                    hasher = HashingReader(plain, hashlib.new(layer.diff_id.algorithm))
+                    yield cast(BinaryIO, hasher)
+                    drain(hasher)
+                drain(blob)
+            except DigestMismatchError:
+                raise  # it names the blob
+            except ContentError as error:
+                raise ContentError(f"layer {layer.descriptor.digest} cannot be read: {error.message}", hint=error.hint) from error
             if hasher.hexdigest() != layer.diff_id.hex:
                 raise ContentError(
                     f"layer {layer.descriptor.digest} does not match its diff_id: it should be {layer.diff_id}, "
