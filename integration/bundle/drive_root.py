@@ -15,6 +15,7 @@ sys.path.insert(0, os.environ.get("KPY_CHECKOUT", "/kpy/lib/python3.11"))
 
 from kpy.errors import KpyError
 from kpy.layer.extract import extract
+from kpy.layer.index import LayerTree
 from kpy.layer.write import write_tar
 from kpy.oci.descriptor import Descriptor
 from kpy.oci.digest import Digest
@@ -34,6 +35,7 @@ class Files:
 
     def __init__(self):
         self.paths = {}
+        self.trees = {}
         self.opened = []
 
     def layer(self, path):
@@ -53,6 +55,9 @@ class Files:
         self.opened.append(path)
         with self._open(path) as tar:
             return extract(tar, root, options=options).tree
+
+    def layer_tree(self, layer, /):
+        return self.trees[layer.diff_id]
 
     @staticmethod
     def _open(path):
@@ -122,8 +127,9 @@ def step(snapshotter, sandbox, files, chain, base, run, name):
 
             path = f"{STATE}/layer-{name}.tar"
             with open(path, "wb") as file:
-                write_tar(seen(), file.write)
+                tree = LayerTree(write_tar(seen(), file.write))
             layer = files.layer(path)
+            files.trees[layer.diff_id] = tree
             snapshotter.commit(active, layer)
             return {**result, "changes": changes}, layer
     except KpyError as error:

@@ -102,7 +102,7 @@ def _enter(libc: ctypes.CDLL, spec: dict[str, Any]) -> None:
     uid, gid, groups = spec["uid"], spec["gid"], spec["groups"]
     try:
         if os.geteuid() == 0:
-            os.setgroups(groups)
+            os.setgroups(sorted({gid, *groups}))  # as runc: the primary group is among them
         if (os.getgid(), os.getegid()) != (gid, gid):
             os.setresgid(gid, gid, gid)
         if (os.getuid(), os.geteuid()) != (uid, uid):

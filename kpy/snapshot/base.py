@@ -22,6 +22,10 @@ class LayerContent(Protocol):
         """
         ...
 
+    def layer_tree(self, layer: Layer, /) -> LayerTree:
+        """The index of a layer that was just made of a snapshot's changes, with the digests of its files."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:

@@ -29,6 +29,7 @@ def differences(root: str, before: Index, after: Index, known: Known | None = No
     - A file is a change when type, mode, owner, size, mtime, device, link target, xattrs or content differ (L05);
       a ctime alone is not. Where `known` cannot tell, it counts as a change: never lose one.
     - A directory is a change when its mode, owner or xattrs differ; else it is there only above a change (L02).
+    - The root directory is never an entry: BuildKit's layers do not have it.
     - Names of one file are hard links of each other where each is a change by itself; a new name of an old file is a
       file of its own, as in BuildKit's layers.
     """
@@ -36,7 +37,7 @@ def differences(root: str, before: Index, after: Index, known: Known | None = No
     changed = {
         path
         for path, now in after.items()
-        if before.get(path) != now and _changed(root, path, before.get(path), now, known)
+        if path and before.get(path) != now and _changed(root, path, before.get(path), now, known)
     }
     links = _link_groups(after, changed)
     for path in [*gone, *changed]:

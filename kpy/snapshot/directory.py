@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from kpy.errors import SandboxError, StoreError
-from kpy.layer.entry import Entry, LayerItem
+from kpy.layer.entry import LayerItem
 from kpy.layer.extract import ExtractOptions
-from kpy.layer.tree import LayerTree, Tree
+from kpy.layer.tree import Tree
 from kpy.oci.image import Chain, Layer
 from kpy.snapshot.base import LayerContent, Snapshot
 from kpy.snapshot.diff import differences, text
@@ -39,7 +39,6 @@ class _State:
     tree: Tree = field(default_factory=Tree.empty)
     keep: frozenset[bytes] = frozenset()
     after: Index | None = None
-    entries: list[Entry] = field(default_factory=list)
 
 
 class DirectorySnapshotter:
@@ -112,26 +111,20 @@ class DirectorySnapshotter:
         assert before is not None
         with _disk("cannot scan the root file system"):
             self._state.after = after = scan(self._root, self._state.keep)
-        self._state.entries = []
-        return self._read(
-            differences(self._root, before, after, self._state.tree.lookup), self._state.entries
-        )
+        return self._read(differences(self._root, before, after, self._state.tree.lookup))
 
     def commit(self, active: Snapshot, layer: Layer, /) -> None:
         """See Snapshotter. Keeps the scan of the last `changes` as the new index."""
         state = self._state
         if state.after is None:
             raise SandboxError("a snapshot was committed whose changes nobody asked for")
-        # Without the digests of contents: a file of this layer whose ctime alone moves later counts as changed.
-        state.tree = state.tree.apply(LayerTree(state.entries), layer.diff_id)
-        state.chain, state.index, state.after, state.entries = (*active.chain, layer), state.after, None, []
+        state.tree = state.tree.apply(self._content.layer_tree(layer), layer.diff_id)
+        state.chain, state.index, state.after = (*active.chain, layer), state.after, None
 
     @staticmethod
-    def _read(items: Iterator[LayerItem], seen: list[Entry]) -> Iterator[LayerItem]:
+    def _read(items: Iterator[LayerItem]) -> Iterator[LayerItem]:
         with _disk("cannot read the root file system"):
-            for item in items:
-                seen.append(item.entry)
-                yield item
+            yield from items
 
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
@@ -159,7 +152,7 @@ class DirectorySnapshotter:
             self._extract(missing)
             if held is None or missing:
                 state.index = scan(self._root, state.keep)
-        state.chain, state.after, state.entries = chain, None, []
+        state.chain, state.after = chain, None
 
     def _empty(self) -> None:
         self._state.tree = Tree.empty()

@@ -28,15 +28,17 @@ class Layers:
 
     def __init__(self) -> None:
         self.tars: dict[Layer, bytes] = {}
+        self.trees: dict[Layer, LayerTree] = {}
         self.read: list[Layer] = []
 
     def add(self, items: Sequence[LayerItem]) -> Layer:
         parts: list[bytes] = []
-        write_tar(items, parts.append)
+        tree = LayerTree(write_tar(items, parts.append))
         tar = b"".join(parts)
         digest = Digest.of(tar)
         layer = Layer(Descriptor("application/vnd.oci.image.layer.v1.tar", digest, len(tar)), digest)
         self.tars[layer] = tar
+        self.trees[layer] = tree
         return layer
 
     def files(self, **files: str | None) -> Layer:
@@ -52,6 +54,9 @@ class Layers:
     def extract(self, layers: Chain, root: str, options: ExtractOptions, /) -> list[LayerTree]:
         self.read += layers
         return [extract(io.BytesIO(self.tars[layer]), root, options=options).tree for layer in layers]
+
+    def layer_tree(self, layer: Layer, /) -> LayerTree:
+        return self.trees[layer]
 
 
 def _file(path: str, content: bytes) -> LayerItem:
@@ -229,3 +234,32 @@ def test_content_is_what_is_on_disk(layers: Layers, tmp_path: Path) -> None:
         assert item.open
         with item.open() as file:
             assert hashlib.sha256(file.read()).digest() == hashlib.sha256(content).digest()
+
+
+def test_a_file_of_an_earlier_run_is_no_change_when_its_ctime_alone_moves(layers: Layers, tmp_path: Path) -> None:
+    """A second name for it, a mode there and back (L05)."""
+    root = tmp_path / "root"
+    snapshotter = _snapshotter(layers, root)
+    with snapshotter.prepare((), 0) as active:
+        (root / "one").write_text("x")
+        first, _ = _commit(snapshotter, active, layers)
+
+    with snapshotter.prepare((first,), 0) as active:
+        (root / "one").chmod(0o600)
+        (root / "one").chmod(0o644)
+        os.link(root / "one", root / "two")
+        _, changes = _commit(snapshotter, active, layers)
+
+    assert changes == ["f two"]
+
+
+def test_the_root_itself_is_in_no_layer(layers: Layers, tmp_path: Path) -> None:
+    """As in BuildKit's layers."""
+    root = tmp_path / "root"
+    snapshotter = _snapshotter(layers, root)
+    with snapshotter.prepare((), 0) as active:
+        root.chmod(0o700)
+        _, changes = _commit(snapshotter, active, layers)
+        root.chmod(0o755)
+
+    assert changes == []
