@@ -45,6 +45,11 @@ def convert(dockerfile: Dockerfile, options: PlanOptions, resolve: ResolveImage)
     return Plan(steps, tuple(targets), tuple(warnings.values()))
 
 
+def stage_number(name: str) -> int | None:
+    """The number that a stage is asked for by (F05), None for a name."""
+    return int(name) if re.fullmatch(r"[0-9]{1,9}", name) else None
+
+
 class _Planner:
     """The plan of one target platform."""
 
@@ -93,8 +98,9 @@ class _Planner:
         for stage in reversed(stages):
             if stage.name == name.lower():
                 return stage
-        if name.isdigit() and int(name) < len(stages):
-            return stages[int(name)]
+        number = stage_number(name)
+        if number is not None and number < len(stages):
+            return stages[number]
         known = [stage.name for stage in stages if stage.name]
         listed = f"the stages are: {', '.join(known)}" if known else "no stage of this Dockerfile has a name"
         raise UsageError(f"target stage {name!r} could not be found", hint=suggest(name.lower(), known) or listed)
@@ -256,12 +262,13 @@ class _Planner:
 
     def _stage_or_image(self, name: str, state: StageState, span: Span) -> str:
         index = state.stage.index
-        if name.isdigit():
-            if int(name) >= len(self.dockerfile.stages):
+        number = stage_number(name)
+        if number is not None:
+            if number >= len(self.dockerfile.stages):
                 raise span.error(f"invalid stage index {name}", hint=f"the stages are 0 to {len(self.dockerfile.stages) - 1}")
-            if int(name) > index:
+            if number > index:
                 raise span.error(f"cannot use stage {name}: it needs to be defined before current stage {state.stage.label!r}")
-            return self.state_of(self.dockerfile.stages[int(name)], span).step
+            return self.state_of(self.dockerfile.stages[number], span).step
         stage = self.find_stage(name, before=index + 1)
         if stage is not None:
             return self.state_of(stage, span).step

@@ -59,7 +59,9 @@ def _proxies(given: Mapping[str, str], declared: set[str]) -> tuple[str, ...]:
 
 
 def _network(dispatcher: "Dispatcher", item: ins.Run) -> str:
-    network = dispatcher.expand(item.network, item.span) or dispatcher.planner.options.network or "default"
+    network = dispatcher.expand(item.network, item.span) or "default"
+    if network == "default":  # also when the instruction says so: BuildKit leaves it to the build then
+        network = dispatcher.planner.options.network or network
     if network not in ("default", "none", "host"):
         raise item.span.error(f"invalid network mode {network!r}", hint="use default, none or host")
     return network
