@@ -133,7 +133,7 @@ def _logical(physical: _Physical, escape: str) -> LogicalLine | None:
     """The next instruction; None at the end."""
     while (line := physical.take()) is not None:
         first = physical.position
-        text, continued = _continuation(_without_comment(line.rstrip("\r\n").lstrip(SPACE)), escape)
+        text, continued = continuation(_without_comment(line.rstrip("\r\n").lstrip(SPACE)), escape)
         if not text and not continued:
             continue
         parts = [text]
@@ -141,7 +141,7 @@ def _logical(physical: _Physical, escape: str) -> LogicalLine | None:
             line = line.rstrip("\r\n")
             stripped = line.lstrip(SPACE)
             if stripped and not stripped.startswith("#"):
-                text, continued = _continuation(line, escape)
+                text, continued = continuation(line, escape)
                 parts.append(text)
         text = "".join(parts)
         if not text.strip(SPACE):
@@ -158,7 +158,7 @@ def _without_comment(line: str) -> str:
     return "" if line.startswith("#") else line
 
 
-def _continuation(line: str, escape: str) -> tuple[str, bool]:
+def continuation(line: str, escape: str) -> tuple[str, bool]:
     """The line without a continuation mark, and whether there was one; a doubled escape is none (P07)."""
     stripped = line.rstrip(" \t")
     if stripped.endswith(escape) and stripped[-2:-1] != escape:

@@ -5,12 +5,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from kpy.dockerfile.instructions import Add, Copy, From, Instruction, Run, Workdir
+from kpy.dockerfile.lint import rules
+from kpy.dockerfile.lint.text import check_stage
 from kpy.dockerfile.model import Dockerfile, Stage
 from kpy.dockerfile.parser import parse_onbuild
 from kpy.dockerfile.span import Span, suggest
 from kpy.errors import DockerfileError, KpyError, UsageError
 from kpy.oci.config import ImageConfig
 from kpy.oci.platform import Platform
+from kpy.plan import lint
 from kpy.plan.dispatch import Dispatcher
 from kpy.plan.graph import Graph
 from kpy.plan.model import (
@@ -24,12 +27,15 @@ from kpy.plan.model import (
     ScratchOp,
     Target,
 )
+from kpy.plan.notes import Notes
 from kpy.plan.scope import NON_ENV_ARGS, PROXY_ARGS, Globals, Scope, expand_in, platform_args
 from kpy.plan.state import StageState, absolute, initial_env, with_default_path
 
 
-def convert(dockerfile: Dockerfile, options: PlanOptions, resolve: ResolveImage) -> Plan:
-    """Plan the build of the target stage for each platform.
+def convert(
+    dockerfile: Dockerfile, options: PlanOptions, resolve: ResolveImage, notes: Notes | None = None
+) -> Plan:
+    """Plan the build of the target stage for each platform. What else it learns goes to `notes`.
 
     Raises DockerfileError (with a span) for what the Dockerfile gets wrong, UsageError for the options, and what
     `resolve` raises, with the line of the FROM.
@@ -38,7 +44,7 @@ def convert(dockerfile: Dockerfile, options: PlanOptions, resolve: ResolveImage)
     targets: list[Target] = []
     warnings: dict[str, Notice] = {}
     for platform in options.platforms or (options.build_platform,):
-        planner = _Planner(dockerfile, options, platform, resolve, graph)
+        planner = _Planner(dockerfile, options, platform, resolve, graph, notes or Notes())
         targets.append(planner.target())
         warnings |= {item.message: item for item in planner.warnings}
     steps = graph.reachable([target.step for target in targets])
@@ -54,13 +60,15 @@ class _Planner:
     """The plan of one target platform."""
 
     def __init__(
-        self, dockerfile: Dockerfile, options: PlanOptions, platform: Platform, resolve: ResolveImage, graph: Graph
-    ) -> None:
+        self, dockerfile: Dockerfile, options: PlanOptions, platform: Platform, resolve: ResolveImage, graph: Graph,
+        notes: Notes,
+    ) -> None:  # fmt: skip
         self.dockerfile = dockerfile
         self.options = options
         self.platform = platform
         self.resolve = resolve
         self.graph = graph
+        self.notes = notes
         self.warnings: list[Notice] = []
         self.escape = dockerfile.directives.escape
         self.alone = len(dockerfile.stages) == 1
@@ -68,6 +76,7 @@ class _Planner:
         self.build_args = dict(options.build_args)
         predefined = platform_args(options.build_platform, platform, options.target)
         self.globals = Globals.evaluate(dockerfile.global_args, predefined, self.build_args, self.escape)
+        self.notes.findings += lint.check_froms(self, predefined, {name.lower() for name, *_ in options.contexts})
         self.states: dict[int, StageState] = {}
         self.in_work: list[Stage] = []
 
@@ -78,6 +87,8 @@ class _Planner:
         self._check_global_froms()
         stage = self.find_target(self.options.target)
         state = self.state_of(stage, stage.start.span)
+        for other in self.dockerfile.stages if self.options.every_stage else ():
+            self.state_of(other, other.start.span)
         self._warn_unused_args()
         labels = {**state.runtime.labels, **dict(self.options.labels)}
         return Target(
@@ -128,6 +139,7 @@ class _Planner:
         if stage in self.in_work:
             raise wanted_by.error(f"circular dependency detected on stage: {stage.label}")
         self.in_work.append(stage)
+        self.notes.findings += check_stage(stage)
         try:
             state = self._start(stage)
             self._count(state, stage.instructions)
@@ -137,7 +149,7 @@ class _Planner:
                 dispatcher.dispatch(instruction)
         finally:
             self.in_work.pop()
-        self.states[stage.index] = state
+        self.states[stage.index] = self.notes.stages[stage.index] = state
         return state
 
     def _count(self, state: StageState, instructions: Sequence[Instruction]) -> None:
@@ -170,6 +182,7 @@ class _Planner:
             base=parent.base,
             history=list(parent.history),
             author=parent.author,
+            workdir_set=parent.workdir_set,
         )
 
     def _from_image(self, stage: Stage, name: str, platform: Platform) -> StageState:
@@ -227,13 +240,8 @@ class _Planner:
             return self.graph.add(ScratchOp(), name="FROM scratch", stage=stage, span=span), empty
         base = self._resolve(value, platform, span)
         if base.other_platform:
-            self.warnings.append(
-                Notice(
-                    f"the image {value} is for {base.image.config.platform}, not for {platform}",
-                    span,
-                    "name a platform that the image has with --platform",
-                )
-            )
+            detail = f"the image {value} is for {base.image.config.platform}, not for {platform}"
+            self.notes.findings.append(rules.INVALID_BASE_IMAGE_PLATFORM.found(detail, span))
         config = base.image.config
         if not config.diff_ids and all(item.empty_layer for item in config.history):
             return self.graph.add(ScratchOp(), name=f"FROM {value}", stage=stage, span=span), config  # F02

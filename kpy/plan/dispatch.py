@@ -1,6 +1,6 @@
 """What each instruction does to a stage: fold metadata, or add a step. One method for each instruction."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Protocol, assert_never
 
@@ -11,10 +11,11 @@ from kpy.dockerfile.span import Span
 from kpy.dockerfile.words import expand, expand_words
 from kpy.oci.config import Healthcheck, ImageConfig, RuntimeConfig
 from kpy.oci.platform import Platform
-from kpy.plan import copying, running
+from kpy.plan import copying, lint, running
 from kpy.plan.graph import Graph
 from kpy.plan.history import go_list
-from kpy.plan.model import Notice, PlanOptions, WorkdirOp
+from kpy.plan.model import Notice, PlanOptions, ScratchOp, WorkdirOp
+from kpy.plan.notes import Notes
 from kpy.plan.scope import Globals
 from kpy.plan.state import StageState, absolute
 
@@ -28,6 +29,7 @@ class Planner(Protocol):
     escape: str
     alone: bool
     warnings: list[Notice]
+    notes: Notes
 
     def source_step(self, name: str, state: StageState, span: Span, /) -> tuple[str, str]:
         """The step that --from means, and `context` or `image`."""
@@ -51,6 +53,7 @@ class Dispatcher:
             case ins.Run():
                 running.plan_run(self, item)
             case ins.Copy() | ins.Add():
+                self._check_copy(item)
                 copying.plan_copy(self, item)
             case ins.Arg():
                 self._arg(item)
@@ -96,7 +99,9 @@ class Dispatcher:
 
         def process(word: str, **how: bool) -> str:
             try:
-                return expand(word, env, escape=self.planner.escape, **how).text
+                found = expand(word, env, escape=self.planner.escape, **how)
+                self._undefined(found.unset, span)
+                return found.text
             except FormError as error:
                 raise span.error(f"failed to process {word!r}: {error.message}", hint=error.hint) from error
 
@@ -104,10 +109,23 @@ class Dispatcher:
 
     def expand_words(self, word: str, span: Span) -> list[str]:
         """Expand and split at blanks (X13)."""
+        self.expand(word, span)  # for what is not defined
         try:
             return expand_words(word, self.state.scope.env, escape=self.planner.escape)
         except FormError as error:
             raise span.error(f"failed to process {word!r}: {error.message}", hint=error.hint) from error
+
+    def _undefined(self, unset: Iterable[str], span: Span) -> None:
+        self.planner.notes.findings += lint.check_variables(unset, self.state.scope, span)
+
+    def _check_copy(self, item: ins.Copy | ins.Add) -> None:
+        steps, ident = self.planner.graph.steps, self.state.step
+        while isinstance(steps[ident].op, WorkdirOp):
+            ident = steps[ident].inputs[0]
+        self.planner.notes.findings += lint.check_copy(
+            item, self.state.scope, self.planner.escape, self.planner.options.ignore,
+            is_empty=isinstance(steps[ident].op, ScratchOp),
+        )  # fmt: skip
 
     def _set(self, runtime: RuntimeConfig, text: str) -> None:
         self.state.runtime = runtime
@@ -118,6 +136,8 @@ class Dispatcher:
     def _arg(self, item: ins.Arg) -> None:
         shown = []
         for arg in item.args:
+            if arg.value is not None and arg.key not in self.planner.globals.build_args:
+                self.expand(arg.value, item.span)
             found = self.state.scope.declare(arg, self.planner.globals, item.span, self.planner.escape)
             shown.append(found.key if found.value is None else f"{found.key}={found.value}")
         self.state.note("ARG " + " ".join(shown))
@@ -152,6 +172,7 @@ class Dispatcher:
     def _command(self, item: ins.Cmd | ins.Entrypoint) -> None:
         argv = self._argv(item.command)
         runtime = self.state.runtime
+        self.planner.notes.findings += lint.check_command(item, has_shell=bool(runtime.shell))
         if isinstance(item, ins.Cmd):
             self.state.cmd_set = True
             self._set(replace(runtime, cmd=argv, args_escaped=True), f"CMD {go_list(argv)}")
@@ -174,6 +195,8 @@ class Dispatcher:
         path = self.expand(item.path, item.span)
         if not path:
             raise item.span.error(f"WORKDIR {item.path} is empty after expansion")
+        self.planner.notes.findings += lint.check_workdir(item, path, is_first=not state.workdir_set)
+        state.workdir_set = True
         if not path.startswith("/"):
             path = absolute(state.workdir, path)
         state.runtime = replace(state.runtime, workdir=path)  # an absolute one stays as it is written
@@ -192,6 +215,7 @@ class Dispatcher:
 
     def _expose(self, item: ins.Expose) -> None:
         words = [word for port in item.ports for word in self.expand_words(port, item.span)]
+        self.planner.notes.findings += lint.check_expose(words, item.span)
         try:
             ports = parse_ports(words)
         except FormError as error:

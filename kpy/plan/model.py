@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from kpy.dockerfile.dockerignore import Ignore
 from kpy.dockerfile.span import Span
 from kpy.oci.config import History, ImageConfig, RuntimeConfig
 from kpy.oci.digest import Digest
@@ -202,6 +203,9 @@ ResolveImage: TypeAlias = Callable[[str, Platform], BaseImage]
 class PlanOptions:
     """What the command line adds. `build_args` values None: not set in the environment (A05).
 
+    `ignore` and `every_stage` are for the build checks: the main context's .dockerignore, and whether stages that the
+    target does not need are planned too.
+
     `contexts` are the named contexts: name -> ("local", "") or ("image", reference).
     """
 
@@ -215,3 +219,5 @@ class PlanOptions:
     network: str = ""
     shm_size: int = 0
     hostname: str = ""
+    ignore: Ignore = field(default_factory=Ignore)
+    every_stage: bool = False

@@ -22,6 +22,7 @@ class StageState:
     history: list[History] = field(default_factory=list)
     author: str = ""
     cmd_set: bool = False
+    workdir_set: bool = False
     position: int = 1
     total: int = 1
 
