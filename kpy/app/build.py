@@ -11,6 +11,7 @@ from typing import Any
 
 from kpy.app import strategy as strategies
 from kpy.app.export import Exports
+from kpy.app.keep import needed_paths
 from kpy.app.options import BuildOptions, Environment
 from kpy.app.outputs import compression, epoch
 from kpy.app.resolver import Resolver
@@ -52,7 +53,7 @@ class Built:
 
 def build(options: BuildOptions, environment: Environment, report: Reporter, cancel: Cancel) -> Built:
     """Build and export. Raises KpyError; then nothing was tagged and no half-written file is left."""
-    place = strategies.prepare(options.isolation)  # first: no thread may run yet
+    place = strategies.prepare(options.isolation, environment.variables)  # first: no thread may run yet
     sources = read_sources(options, environment)
     store = open_store(environment)
     with ExitStack() as stack:
@@ -101,12 +102,15 @@ def _services(
         spec.id: lambda spec=spec: read_secret(spec, environment)  # type: ignore[misc]
         for spec in options.secrets
     }
+    means = strategies.Means(
+        layers, state_directory(environment), spool, needed_paths(options, environment), cancel, stack
+    )
     return Services(
         store=store,
         cache=LocalCache(store.cache, store.images.blobs.has),
         layers=layers,
         hashes=hashes,
-        strategy=strategies.strategy(place, state_directory(environment), layers),
+        strategy=strategies.strategy(place, means),
         contexts=sources.contexts,
         report=report,
         cancel=cancel,

@@ -1,12 +1,14 @@
 """How RUN is done here: live, chroot or userns. Chosen once, before any thread starts; nobody asks again.
 
-`auto` prefers a user namespace: it is the only one that keeps the builder and the image apart. In a container whose
-image is kpy's own, where neither namespaces nor mounts are allowed, it is the live root; elsewhere chroot.
+`auto` prefers a user namespace: it is the only one that keeps the builder and the image apart. As root in a container of
+the builder image it is the live root, and only there: anywhere else that would empty somebody's machine. Where neither
+is possible, root gets a chroot.
 """
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +18,15 @@ from kpy.linux import capabilities
 from kpy.sandbox.base import Sandbox
 from kpy.snapshot.base import Snapshotter
 from kpy.solver.content import Layers
+from kpy.util.cancel import Cancel
+from kpy.util.locks import FileLock
 
 BUNDLE = "/kpy"
-"""Where the interpreter of the builder image is (EXECUTION C)."""
+"""Where the interpreter of the builder image is, with all that it needs (EXECUTION C)."""
+
+CONSENT = "KPY_DISPOSABLE_ROOT"
+"""Set to 1 by the builder image: the root file system is nobody's and may be emptied. The place of the interpreter alone
+does not say so: somebody may have copied it to a machine."""
 
 RunStrategy = Callable[[], tuple[Snapshotter, Sandbox]]
 
@@ -31,32 +39,55 @@ class Place:
     problem: SandboxError | None = None
 
 
-def prepare(isolation: Isolation) -> Place:
-    """Choose, and enter the user namespace if that is it. No thread may run yet.
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What a strategy works with. `state` is kept between builds, `spool` goes with this one; `protected` are
+    the absolute paths that the build still needs when a live root has been emptied; `stack` ends with the build."""
+
+    layers: Layers
+    state: Path
+    spool: str
+    protected: tuple[str, ...]
+    cancel: Cancel
+    stack: ExitStack
+
+
+def prepare(isolation: Isolation, variables: Mapping[str, str]) -> Place:
+    """Choose, and change this process as that wants it. No thread may run yet.
 
     Raises SandboxError only for an isolation that was asked for by name; `auto` keeps it for the first RUN.
     """
-    if isolation == "userns":
-        return _userns()
-    if isolation == "live":
-        return Place("live")
-    if isolation == "chroot":
-        if not capabilities.effective() >> capabilities.SYS_CHROOT & 1:
-            raise SandboxError("--isolation=chroot needs CAP_SYS_CHROOT", hint="run as root, or use --isolation=userns")
-        return Place("chroot")
-    if in_bundle() and os.geteuid() == 0:
-        return Place("live")
+    match isolation:
+        case "userns":
+            return _userns()
+        case "live":
+            return _live(variables)
+        case "chroot":
+            if not _may_chroot():
+                raise SandboxError(
+                    "--isolation=chroot needs root with CAP_SYS_CHROOT", hint="run as root, or use --isolation=userns"
+                )
+            return Place("chroot")
+        case _:
+            return _auto(variables)
+
+
+def _auto(variables: Mapping[str, str]) -> Place:
+    if os.geteuid() == 0 and in_bundle() and variables.get(CONSENT) == "1":
+        return _live(variables)
     try:
         return _userns()
     except SandboxError as error:
-        if os.geteuid() == 0 and capabilities.effective() >> capabilities.SYS_CHROOT & 1:
-            return Place("chroot")
-        return Place("none", error)
+        return Place("chroot") if _may_chroot() else Place("none", error)
 
 
 def in_bundle() -> bool:
     """Is this kpy run by the interpreter of the builder image?"""
     return sys.executable.startswith(BUNDLE + "/")
+
+
+def _may_chroot() -> bool:
+    return os.geteuid() == 0 and bool(capabilities.effective() >> capabilities.SYS_CHROOT & 1)
 
 
 def _userns() -> Place:
@@ -66,39 +97,64 @@ def _userns() -> Place:
     return Place("userns")
 
 
-def strategy(place: Place, state: Path, layers: Layers) -> RunStrategy:
+def _live(variables: Mapping[str, str]) -> Place:
+    from kpy.sandbox.live import harden
+
+    if not in_bundle() or variables.get(CONSENT) != "1":
+        raise SandboxError(
+            "--isolation=live empties the root file system, which this one does not agree to",
+            hint=f"build in a container of the kpy image; it has kpy in {BUNDLE}, and {CONSENT}=1",
+        )
+    if os.geteuid() != 0:
+        raise SandboxError("--isolation=live needs root", hint="start the container as uid 0")
+    harden([BUNDLE])  # all that this process needs: what else is protected is for others
+    return Place("live")
+
+
+def strategy(place: Place, means: Means) -> RunStrategy:
     """Makes snapshotter and sandbox when the first RUN needs them."""
     made: list[tuple[Snapshotter, Sandbox]] = []
+    makers = {"live": _make_live, "chroot": _make_chroot, "userns": _make_userns}
 
     def get() -> tuple[Snapshotter, Sandbox]:
         if place.problem is not None:
             raise place.problem
         if not made:
-            made.append(_make(place.isolation, state, layers))
+            made.append(makers[place.isolation](means))
         return made[0]
 
     return get
 
 
-def _make(isolation: str, state: Path, layers: Layers) -> tuple[Snapshotter, Sandbox]:
-    if isolation == "userns":
-        from kpy.sandbox.userns import UsernsSandbox
-        from kpy.snapshot.overlay import OverlaySnapshotter
-        from kpy.snapshot.stack import Stack
+def _make_userns(means: Means) -> tuple[Snapshotter, Sandbox]:
+    from kpy.sandbox.userns import UsernsSandbox
+    from kpy.snapshot.overlay import OverlaySnapshotter
+    from kpy.snapshot.stack import Stack
 
-        scratch = state / "scratch"
-        scratch.mkdir(mode=0o700, exist_ok=True)
-        return OverlaySnapshotter(Stack(str(state / "snapshots")), layers), UsernsSandbox(str(scratch))
+    scratch = means.state / "scratch"
+    scratch.mkdir(mode=0o700, exist_ok=True)
+    return OverlaySnapshotter(Stack(str(means.state / "snapshots")), means.layers), UsernsSandbox(str(scratch))
+
+
+def _make_live(means: Means) -> tuple[Snapshotter, Sandbox]:
+    from kpy.sandbox.live import LiveSandbox
     from kpy.snapshot.directory import LIVE_PATHS, DirectorySnapshotter
 
-    if isolation == "live":
-        from kpy.sandbox.live import LiveSandbox, harden
+    if "/" in means.protected:
+        raise SandboxError(
+            "the build needs / itself, the root file system that it replaces",
+            hint="give the build context, the outputs and kpy's own files directories of their own",
+        )
+    # There is one root: the builds of a container take turns.
+    means.stack.enter_context(FileLock(f"{BUNDLE}/live.lock", cancel=means.cancel))
+    protected = (*LIVE_PATHS, BUNDLE, *means.protected)
+    return DirectorySnapshotter("/", means.layers, protected=protected), LiveSandbox(means.spool, protected)
 
-        protected = (*LIVE_PATHS, BUNDLE.strip("/"), str(state).strip("/"))
-        harden(protected)
-        return DirectorySnapshotter("/", layers, protected=protected), LiveSandbox(str(state), protected)
+
+def _make_chroot(means: Means) -> tuple[Snapshotter, Sandbox]:
     from kpy.sandbox.chroot import ChrootSandbox
+    from kpy.snapshot.directory import DirectorySnapshotter
 
-    root = state / "root"
-    root.mkdir(mode=0o755, exist_ok=True)
-    return DirectorySnapshotter(str(root), layers), ChrootSandbox(str(state))
+    root = os.path.join(means.spool, "root")
+    os.mkdir(root, 0o755)
+    return DirectorySnapshotter(root, means.layers), ChrootSandbox(means.spool)

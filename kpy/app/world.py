@@ -27,8 +27,8 @@ def open_store(environment: Environment) -> Store:
     return Store(state_directory(environment))
 
 
-def credentials(environment: Environment) -> Credentials:
-    """All that docker and podman know of registries, merged (N08). Raises UsageError for a broken file."""
+def credential_files(environment: Environment) -> list[Path]:
+    """Where logins are kept, whether or not the files are there."""
     variables = environment.variables
     home = variables.get("HOME", "")
     paths = [Path(variables["REGISTRY_AUTH_FILE"])] if variables.get("REGISTRY_AUTH_FILE") else []
@@ -37,8 +37,13 @@ def credentials(environment: Environment) -> Credentials:
         paths.append(Path(config) / "config.json")
     if variables.get("XDG_RUNTIME_DIR"):
         paths.append(Path(variables["XDG_RUNTIME_DIR"]) / "containers" / "auth.json")
-    texts = [("DOCKER_AUTH_CONFIG", variables.get("DOCKER_AUTH_CONFIG", ""))]
-    return Credentials.load([Path(environment.directory) / path for path in paths], texts)
+    return [Path(environment.directory) / path for path in paths]
+
+
+def credentials(environment: Environment) -> Credentials:
+    """All that docker and podman know of registries, merged (N08). Raises UsageError for a broken file."""
+    texts = [("DOCKER_AUTH_CONFIG", environment.variables.get("DOCKER_AUTH_CONFIG", ""))]
+    return Credentials.load(credential_files(environment), texts)
 
 
 def proxies(environment: Environment) -> Proxies:
