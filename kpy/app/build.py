@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from hashlib import sha256
@@ -10,18 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from kpy.app import strategy as strategies
+from kpy.app.contexts import with_layouts
 from kpy.app.export import Exports
 from kpy.app.keep import needed_paths
 from kpy.app.options import BuildOptions, Environment
 from kpy.app.outputs import compression, epoch
+from kpy.app.remotes import Remotes, Secrets
 from kpy.app.resolver import Resolver
-from kpy.app.secrets import read_secret
+from kpy.app.secrets import secret_readers
 from kpy.app.sources import Sources, read_sources
-from kpy.app.world import open_store, proxies, registry_client, state_directory
-from kpy.buildcontext.http import download
+from kpy.app.world import open_store, registry_client, state_directory
 from kpy.cache.local import LocalCache
 from kpy.errors import KpyError
-from kpy.events import Reporter, StepProgress, Warned
+from kpy.events import Reporter, Warned
 from kpy.exporter.base import Artifact, ExportResult
 from kpy.oci import platform as platforms
 from kpy.oci.descriptor import Descriptor
@@ -29,13 +30,13 @@ from kpy.oci.digest import Digest
 from kpy.oci.image import Image
 from kpy.oci.manifest import build_index
 from kpy.plan.convert import convert
-from kpy.plan.model import HttpOp, Plan, PlanOptions
+from kpy.plan.model import Plan, PlanOptions
 from kpy.solver.assemble import Format, assemble
 from kpy.solver.content import Layers
 from kpy.solver.hashing import ContentHashes
 from kpy.solver.newest import newest_time
 from kpy.solver.solve import solve
-from kpy.solver.values import ChainValue, FilesValue, Services
+from kpy.solver.values import ChainValue, Services
 from kpy.store.store import Store
 from kpy.util import fs
 from kpy.util.cancel import Cancel
@@ -54,35 +55,36 @@ class Built:
 def build(options: BuildOptions, environment: Environment, report: Reporter, cancel: Cancel) -> Built:
     """Build and export. Raises KpyError; then nothing was tagged and no half-written file is left."""
     place = strategies.prepare(options.isolation, environment.variables)  # first: no thread may run yet
-    sources = read_sources(options, environment)
     store = open_store(environment)
     with ExitStack() as stack:
         stack.enter_context(store.session(cancel=cancel))
         store.remove_stale()
+        spool = str(stack.enter_context(store.temporary_directory()))
+        secrets = secret_readers(options.secrets, environment)
+        remotes = Remotes(environment, secrets, store, spool, report, cancel, stack)
+        sources = read_sources(options, environment, remotes, spool, cancel, stack)
         client = stack.enter_context(registry_client(environment, options.insecure_registries, cancel))
         resolver = Resolver(store, client, report, pull=options.pull)
         exports = Exports(options, environment, store, client, resolver, report, cancel)
         exports.check()
-        plan = convert(sources.dockerfile, _plan_options(options, sources), resolver)
+        plan = convert(sources.dockerfile, _plan_options(options, sources), with_layouts(resolver))
         for warning in plan.warnings:
             where = f"{warning.span.source.name}:{warning.span.first}: " if warning.span else ""
             report(Warned(where + warning.message, warning.hint))
-        services = _services(options, environment, sources, store, place, report, cancel, stack)
+        services = _services(options, environment, sources, store, place, remotes, secrets, spool, report, cancel, stack)
         artifact = _solve(plan, services)
         results = exports.export(artifact)
     return _finish(options, environment, artifact, results)
 
 
 def _plan_options(options: BuildOptions, sources: Sources) -> PlanOptions:
-    contexts = [(name, "local", "") for name in sources.contexts if name]
-    contexts += [(name, "image", value) for name, value in sources.images.items()]
     return PlanOptions(
         build_args=options.build_args,
         target=options.target,
         labels=options.labels,
         build_platform=platforms.host(),
         platforms=options.platforms,
-        contexts=tuple(contexts),
+        contexts=sources.named,
         hosts=options.add_hosts,
         network=options.network if options.network != "default" else "",
         shm_size=options.shm_size,
@@ -91,17 +93,12 @@ def _plan_options(options: BuildOptions, sources: Sources) -> PlanOptions:
 
 def _services(
     options: BuildOptions, environment: Environment, sources: Sources, store: Store, place: strategies.Place,
-    report: Reporter, cancel: Cancel, stack: ExitStack,
+    remotes: Remotes, secrets: Secrets, spool: str, report: Reporter, cancel: Cancel, stack: ExitStack,
 ) -> Services:  # fmt: skip
     layers = Layers(store, report, cancel)
     name = sha256(sources.path.encode("utf-8", "surrogateescape")).hexdigest()
     hashes = ContentHashes(store.directory / "hashes" / name, time.time_ns())
     stack.callback(hashes.save)
-    spool = str(stack.enter_context(store.temporary_directory()))
-    secrets: dict[str, Callable[[], bytes]] = {
-        spec.id: lambda spec=spec: read_secret(spec, environment)  # type: ignore[misc]
-        for spec in options.secrets
-    }
     means = strategies.Means(
         layers, state_directory(environment), spool, needed_paths(options, environment), cancel, stack
     )
@@ -115,26 +112,13 @@ def _services(
         report=report,
         cancel=cancel,
         compression=compression(options),
-        fetch=_fetcher(environment, spool, report, cancel),
+        fetch=remotes.fetch,
         spool=spool,
         secrets=secrets,
         epoch=epoch(options, environment, sources.dockerfile),
         no_cache=options.no_cache,
         hostname=dict(options.build_args).get("BUILDKIT_SANDBOX_HOSTNAME", ""),
     )
-
-
-def _fetcher(
-    environment: Environment, spool: str, report: Reporter, cancel: Cancel
-) -> Callable[[HttpOp, str], FilesValue]:
-    def fetch(op: HttpOp, step: str) -> FilesValue:
-        def progress(done: int, total: int) -> None:
-            cancel.check()
-            report(StepProgress(step, op.filename or "download", done, total))
-
-        return FilesValue(download(op.url, op.checksum, op.filename, spool, proxies(environment), progress))
-
-    return fetch
 
 
 def _solve(plan: Plan, services: Services) -> Artifact:

@@ -42,8 +42,8 @@ class OutputSpec:
 class BuildOptions:
     """Everything `kpy build` can be told. Paths are relative to `Environment.directory`.
 
-    `context` is a directory, or `-` for a Dockerfile on standard input. `file` is empty for the context's
-    Dockerfile, `-` for standard input. A build argument without a value has been looked up already. No
+    `context` is a directory, a git or http(s) URL, or `-` for a tar or Dockerfile on standard input. `file` is empty
+    for the context's Dockerfile, `-` for standard input, or a URL. A build argument without a value has been looked up already. No
     `platforms`: the machine's. `shm_size` 0: the default.
     """
 

@@ -1,6 +1,7 @@
 """Values of --secret, read when a RUN asks for them and not before."""
 
 import os
+from collections.abc import Callable, Sequence
 
 from kpy.app.options import Environment, SecretSpec
 from kpy.errors import UsageError
@@ -25,3 +26,12 @@ def read_secret(spec: SecretSpec, environment: Environment) -> bytes:
     if len(data) > MAX_SECRET:
         raise UsageError(f"secret {spec.id}: {spec.src} is larger than {MAX_SECRET >> 10} KiB")
     return data
+
+
+def secret_readers(specs: Sequence[SecretSpec], environment: Environment) -> dict[str, Callable[[], bytes]]:
+    """By id, what reads the value when it is asked for."""
+
+    def reader(spec: SecretSpec) -> Callable[[], bytes]:
+        return lambda: read_secret(spec, environment)
+
+    return {spec.id: reader(spec) for spec in specs}

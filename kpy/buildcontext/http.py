@@ -1,17 +1,28 @@
-"""ADD from a URL (C24, C25): one file, streamed to disk with a limit, its checksum verified on the way."""
+"""Files from URLs (C24, C25): streamed into the store with a limit, and fetched again only when the server says so.
+
+Credentials go to the host that they are for, never along a redirect to another.
+"""
 
 import hashlib
+import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, BinaryIO
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, cast
+from urllib.parse import unquote, urlsplit
 
 from kpy import __version__
-from kpy.errors import ContextError, DigestMismatchError
+from kpy.dockerfile.remotes import UNNAMED, basic_authorization, url_filename
+from kpy.errors import ContentError, ContextError, DigestMismatchError, KpyError
 from kpy.layer.entry import Entry, Kind
 from kpy.layer.source import Opener
-from kpy.util import http
+from kpy.oci.content import BlobStore
+from kpy.oci.descriptor import Descriptor
+from kpy.oci.digest import Digest
+from kpy.util import fs, http
 from kpy.util.proxies import Proxies
 
 if TYPE_CHECKING:
@@ -19,17 +30,55 @@ if TYPE_CHECKING:
     from requests.adapters import HTTPAdapter
 
 MAX_DOWNLOAD = 32 << 30
+_OCTETS = "application/octet-stream"
 _REDIRECTS = 10
-_PIECE = 1 << 20
-_UNNAMED = "__unnamed__"  # as BuildKit calls what a URL gives no name
+_MAX_RECORD = 64 << 10
+_LATEST = (1 << 32) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """What a URL gave the last time. `served` is the name that the server gave it, or ""."""
+
+    digest: str
+    size: int
+    etag: str = ""
+    modified: str = ""
+    served: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class HttpSettings:
+    """What the machine and the user give. `records` is a directory for validators; contents go to `blobs`.
+
+    `authorization` gives the value of the Authorization header for a URL, or "".
+    """
+
+    blobs: BlobStore
+    records: Path
+    proxies: Proxies = field(default_factory=Proxies, repr=False)
+    ca_file: str = ""
+    authorization: Callable[[str], str] = field(default=lambda _url: "", repr=False)
 
 
 class Download:
     """A FileSource with the one file that a URL gave: mode 0600, the time of Last-Modified (or 0)."""
 
-    def __init__(self, path: str, name: str, size: int, mtime: int, sha256: str) -> None:
-        self._path = path
-        self._entry = Entry(name, Kind.FILE, 0o600, size=size, mtime=mtime * 1_000_000_000, sha256=sha256)
+    def __init__(self, name: str, mtime: int, descriptor: Descriptor, blobs: BlobStore) -> None:
+        self._descriptor = descriptor
+        self._blobs = blobs
+        self._entry = Entry(
+            name, Kind.FILE, 0o600, size=descriptor.size, mtime=mtime * 1_000_000_000, sha256=descriptor.digest.hex
+        )
+
+    @property
+    def name(self) -> str:
+        """The name of the file."""
+        return self._entry.path
+
+    def open_content(self) -> BinaryIO:
+        """The content, verified."""
+        return self._blobs.open(self._descriptor)
 
     def lookup(self, path: str, /) -> Entry | None:
         """See FileSource."""
@@ -48,86 +97,178 @@ class Download:
     @contextmanager
     def reading(self, entries: Sequence[Entry], /) -> Iterator[Opener]:
         """See FileSource."""
-
-        def read(_: Entry) -> BinaryIO:
-            return open(self._path, "rb", buffering=0)
-
-        yield read
+        yield lambda _entry: self.open_content()
 
 
 def download(
-    url: str, checksum: str, name: str, directory: str, proxies: Proxies, progress: Callable[[int, int], None]
+    url: str, checksum: str, name: str, settings: HttpSettings, progress: Callable[[int, int], None]
 ) -> Download:
-    """Fetch a URL into `directory`. `checksum` is `sha256:…` or "". `progress` gets bytes done and bytes in all.
+    """Fetch a URL, or find that what it gave the last time still holds. `checksum` is `sha256:…` or "".
 
-    Raises ContextError (status, no answer, too large), DigestMismatchError.
+    `name` "" is what the server says, or else the last part of the URL. `progress` gets bytes done and bytes in all,
+    and may raise. Raises ContextError (status, no answer, too large), DigestMismatchError.
     """
-    path = os.path.join(directory, hashlib.sha256(url.encode()).hexdigest())
-    hasher = hashlib.sha256()
-    shown = http.redact(url)
-    done = 0
-    adapter = http.adapter(http.Trust(), pool_size=1)
+    base, own = _without_credentials(url)
+    place = settings.records / hashlib.sha256(base.encode("utf-8", "surrogateescape")).hexdigest()
+    known = _load(place, settings.blobs)
+    if known is None or not checksum or known.digest != checksum:
+        header = basic_authorization(own) if own else settings.authorization(base)
+        known = _fetch(base, header, known, settings, progress)
+        if checksum and checksum != known.digest:
+            raise DigestMismatchError(f"digest mismatch for {http.redact(url)}: it has {known.digest}, --checksum says {checksum}")
+        with suppress(OSError):
+            os.makedirs(settings.records, mode=0o700, exist_ok=True)
+            fs.write_atomic(place, json.dumps(asdict(known)).encode())
+    descriptor = Descriptor(_OCTETS, Digest.parse(known.digest), known.size)
+    return Download(name or known.served or url_filename(url) or UNNAMED, _modified(known.modified), descriptor, settings.blobs)
+
+
+def _without_credentials(url: str) -> tuple[str, str]:
+    """The URL without fragment and `user:password@`, and that."""
+    url = url.partition("#")[0]
     try:
-        response = _get(adapter, url, proxies)
-        total = int(response.headers.get("Content-Length") or 0)
-        with open(path, "wb", buffering=0) as out:
-            while data := response.raw.read(_PIECE):
-                out.write(data)
-                hasher.update(data)
-                done += len(data)
-                progress(done, total)
-                if done > MAX_DOWNLOAD:
-                    raise ContextError(f"failed to download {shown}: it is larger than {MAX_DOWNLOAD >> 30} GiB")
-        if total and done < total:
-            raise ContextError(f"failed to download {shown}: it ended after {done} of {total} bytes")
-    except ContextError:
+        parts = urlsplit(url)
+        if not parts.hostname:
+            raise ValueError("it has no host")
+        _ = parts.port
+    except ValueError as error:
+        raise ContextError(f"invalid URL: {error}") from error
+    before, at, host = parts.netloc.rpartition("@")
+    own = ":".join(unquote(part) for part in before.split(":", 1)) if at else ""
+    return parts._replace(netloc=host).geturl(), own + ("" if ":" in own or not own else ":")
+
+
+def _load(place: Path, blobs: BlobStore) -> _Record | None:
+    """What we have of a URL; None when there is nothing, or its content has been cleaned up."""
+    try:
+        with open(place, "rb") as stream:
+            record = _Record(**json.loads(stream.read(_MAX_RECORD)))
+        there = blobs.stat(Digest.parse(record.digest)) == record.size
+    except (OSError, ValueError, TypeError, KpyError):
+        return None
+    return record if there else None
+
+
+class _Body:
+    """The body of an answer as a stream that counts, and ends with an error when it is too large or too short."""
+
+    def __init__(self, response: "Response", shown: str, progress: Callable[[int, int], None]) -> None:
+        self._raw = response.raw
+        self._shown = shown
+        self._progress = progress
+        length = response.headers.get("Content-Length", "")
+        self._total = int(length) if length.isascii() and length.isdigit() else 0
+        self._done = 0
+
+    def read(self, size: int = -1) -> bytes:
+        data: bytes = self._raw.read(size if size > 0 else 1 << 20)
+        self._done += len(data)
+        self._progress(self._done, self._total)
+        if self._done > MAX_DOWNLOAD:
+            raise ContextError(f"failed to download {self._shown}: it is larger than {MAX_DOWNLOAD >> 30} GiB")
+        if not data and self._done < self._total:
+            raise ContextError(f"failed to download {self._shown}: it ended after {self._done} of {self._total} bytes")
+        return data
+
+
+def _fetch(
+    url: str, header: str, known: _Record | None, settings: HttpSettings, progress: Callable[[int, int], None]
+) -> _Record:
+    shown = http.redact(url)
+    if any(char in header for char in "\r\n\0"):
+        raise ContextError(f"the credentials for {urlsplit(url).hostname} have a line break")
+    try:
+        adapter = http.adapter(http.Trust(ca_file=settings.ca_file), pool_size=1)
+    except OSError as error:
+        raise ContextError(f"cannot read the CA certificates of {settings.ca_file}: {error.strerror or error}") from error
+    try:
+        response = _get(adapter, url, header, known, settings.proxies)
+        if response.status_code == 304 and known is not None:
+            response.close()
+            return known
+        with response:
+            found = settings.blobs.put(cast("BinaryIO", _Body(response, shown, progress)))
+    except KpyError:
         raise
     except Exception as error:  # requests, urllib3 and socket errors: the seam
-        _, detail = http.classify(error)
-        raise ContextError(f"failed to download {shown}: {detail}") from error
+        kind, detail = http.classify(error)
+        raise ContextError(f"failed to download {shown}: {detail or _WORDS[kind]}") from error
     finally:
         adapter.close()
-    found = f"sha256:{hasher.hexdigest()}"
-    if checksum and checksum != found:
-        raise DigestMismatchError(f"digest mismatch for {shown}: it has {found}, --checksum says {checksum}")
-    return Download(path, _name(name, response), done, _modified(response), hasher.hexdigest())
+    headers = response.headers
+    return _Record(
+        str(found.digest), found.size, headers.get("ETag", "")[:1000], headers.get("Last-Modified", "")[:100], _served(response)
+    )
 
 
-def _get(adapter: "HTTPAdapter", url: str, proxies: Proxies) -> "Response":
+_WORDS: dict[http.Failure, str] = {
+    "refused": "connection refused", "dns": "no such host", "tls": "tls failed", "timeout": "no answer in time",
+    "proxy": "the proxy refused or did not answer", "unreachable": "the host is not reachable", "lost": "the connection was lost",
+}  # fmt: skip
+
+
+def _get(adapter: "HTTPAdapter", url: str, header: str, known: _Record | None, proxies: Proxies) -> "Response":
     import requests
 
+    asked = {}
+    if known is not None and known.etag:
+        asked["If-None-Match"] = known.etag
+    elif known is not None and known.modified:
+        asked["If-Modified-Since"] = known.modified
+    home = _origin(url)
     for _ in range(_REDIRECTS):
-        headers = http.headers_for({}, f"kpy/{__version__}")
+        secret = {"Authorization": header} if header and _origin(url) == home else {}
+        headers = http.headers_for({**asked, **secret}, f"kpy/{__version__}")
         prepared = requests.Request("GET", url, headers=headers).prepare()
         response = adapter.send(prepared, stream=True, timeout=(15, 120), proxies=proxies.choose(url))
         if response.is_redirect:
-            target = requests.compat.urljoin(url, response.headers["Location"])
+            target = response.headers["Location"]
             response.close()
-            if not target.startswith(("http://", "https://")):
-                raise ContextError(f"failed to download {http.redact(url)}: it redirects to {http.redact(target)}")
-            url = target
+            try:
+                url = http.join(url, target)
+            except ValueError as error:
+                raise ContextError(f"failed to download {http.redact(url)}: it redirects to {http.redact(target)}") from error
             continue
-        if response.status_code != 200:
+        if not (200 <= response.status_code < 300 and response.status_code != 206) and not (asked and response.status_code == 304):
             response.close()
-            raise ContextError(f"failed to download {http.redact(url)}: the server answered with status {response.status_code}")
+            raise ContextError(
+                f"failed to download {http.redact(url)}: the server answered with status {response.status_code}",
+                hint=_status_hint(response.status_code, urlsplit(url).hostname or "", sent=bool(secret)),
+            )
         return response
     raise ContextError(f"failed to download {http.redact(url)}: more than {_REDIRECTS} redirects")
 
 
-def _name(name: str, response: "Response") -> str:
-    """The last part of the URL, or what Content-Disposition says when the URL ends with a slash."""
-    if name and name not in (".", ".."):
-        return name
+def _origin(url: str) -> tuple[str, str, int | None]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname or "", parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+
+
+def _status_hint(status: int, host: str, *, sent: bool) -> str:
+    if status not in (401, 403):
+        return ""
+    if sent:
+        return "the server refuses the credentials that it was given"
+    return f"give a token with --secret id=HTTP_AUTH_TOKEN_{host},env=NAME"
+
+
+def _served(response: "Response") -> str:
+    """The name that Content-Disposition gives."""
     from email.message import Message
 
     message = Message()
-    message["Content-Disposition"] = response.headers.get("Content-Disposition", "")
-    given = os.path.basename(str(message.get_filename() or ""))
-    return given if given not in ("", ".", "..") else _UNNAMED
-
-
-def _modified(response: "Response") -> int:
     try:
-        return max(0, int(parsedate_to_datetime(response.headers["Last-Modified"]).timestamp()))
-    except (KeyError, ValueError, TypeError):
+        message["Content-Disposition"] = response.headers.get("Content-Disposition", "")
+        given = str(message.get_filename() or "")
+    except (ValueError, ContentError, LookupError):
+        return ""
+    name = given.rpartition("/")[2]
+    usable = name not in ("", ".", "..") and len(name.encode("utf-8", "surrogateescape")) <= 255 and name.isprintable()
+    return name if usable else ""
+
+
+def _modified(text: str) -> int:
+    try:
+        return min(max(0, int(parsedate_to_datetime(text).timestamp())), _LATEST)
+    except (ValueError, TypeError, OverflowError):
         return 0

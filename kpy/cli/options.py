@@ -12,14 +12,14 @@ from kpy.errors import UsageError
 ProgressMode: TypeAlias = Literal["auto", "plain", "tty", "quiet", "rawjson", "none"]
 
 _OURS = (
-    Flag("file", "value", "name of the Dockerfile (default: Dockerfile in the context; - is standard input)", "f", "FILE"),
+    Flag("file", "value", "name or URL of the Dockerfile (default: Dockerfile in the context; - is standard input)", "f", "FILE"),
     Flag("tag", "list", "name of the image, NAME[:TAG]", "t", "NAME"),
     Flag("build-arg", "list", "set a build-time variable; NAME alone takes it from the environment", "", "NAME=VALUE"),
     Flag("target", "value", "the stage to build (default: the last)", "", "STAGE"),
     Flag("platform", "list", "platforms to build for, such as linux/amd64,linux/arm64", "", "PLATFORM"),
     Flag("label", "list", "set metadata of the image", "", "NAME=VALUE"),
     Flag("secret", "list", "a secret for RUN --mount=type=secret: id=ID[,src=FILE|,env=NAME]", "", "SPEC"),
-    Flag("build-context", "list", "another context, or a replacement for an image: NAME=DIRECTORY|docker-image://REF", "", "NAME=VALUE"),
+    Flag("build-context", "list", "another context, or a replacement for an image: NAME=DIRECTORY|URL|docker-image://REF|oci-layout://PATH", "", "NAME=VALUE"),
     Flag("no-cache", "switch", "run every step, whatever the cache holds"),
     Flag("output", "list", "where the result goes: type=oci|docker|registry|cacheonly[,dest=PATH]", "o", "SPEC"),
     Flag("push", "switch", "push the image to its registry: --output=type=registry"),
@@ -126,11 +126,6 @@ def _context(parsed: Parsed) -> str:
     context = parsed.arguments[0]
     if not context:
         raise UsageError("the context is an empty word", hint="for example `kpy build .`")
-    if "://" in context or context.startswith("git@"):
-        raise UsageError(
-            f"context {context} is not supported yet: it must be a directory, or - for a Dockerfile on standard input",
-            hint="fetch it first, then build the directory",
-        )
     return context
 
 
@@ -152,11 +147,9 @@ def _check_together(options: BuildOptions, terminal: Terminal) -> None:
         raise UsageError(
             "both the context and the Dockerfile are standard input", hint="give -f only once: `kpy build -`"
         )
-    if options.context == "-" and options.file:
-        raise UsageError("with - as context the Dockerfile is standard input", hint="leave out --file")
     if "-" in (options.context, options.file) and terminal.stdin_is_terminal:
         raise UsageError(
-            "the Dockerfile is to come from standard input, but that is a terminal",
+            "the context or the Dockerfile is to come from standard input, but that is a terminal",
             hint="kpy build - < Dockerfile",
         )
     pushed = [spec for spec in options.outputs if spec.pushes]

@@ -14,6 +14,7 @@ from kpy.errors import DockerfileError, KpyError, UsageError
 from kpy.oci.config import ImageConfig
 from kpy.oci.platform import Platform
 from kpy.plan import lint
+from kpy.plan.contexts import files_step, stage_of_files
 from kpy.plan.dispatch import Dispatcher
 from kpy.plan.graph import Graph
 from kpy.plan.model import (
@@ -28,6 +29,7 @@ from kpy.plan.model import (
     Target,
 )
 from kpy.plan.notes import Notes
+from kpy.plan.names import FILES, NamedContexts
 from kpy.plan.scope import NON_ENV_ARGS, PROXY_ARGS, Globals, Scope, expand_in, platform_args
 from kpy.plan.state import StageState, absolute, initial_env, with_default_path
 
@@ -72,7 +74,7 @@ class _Planner:
         self.warnings: list[Notice] = []
         self.escape = dockerfile.directives.escape
         self.alone = len(dockerfile.stages) == 1
-        self.contexts = {name.lower(): (kind, value) for name, kind, value in options.contexts}
+        self.contexts = NamedContexts(options.contexts)
         self.build_args = dict(options.build_args)
         predefined = platform_args(options.build_platform, platform, options.target)
         self.globals = Globals.evaluate(dockerfile.global_args, predefined, self.build_args, self.escape)
@@ -141,16 +143,29 @@ class _Planner:
         self.in_work.append(stage)
         self.notes.findings += check_stage(stage)
         try:
-            state = self._start(stage)
-            self._count(state, stage.instructions)
-            dispatcher = Dispatcher(self, state)
-            self._onbuild(state, dispatcher)
-            for instruction in stage.instructions:
-                dispatcher.dispatch(instruction)
+            state = self._stage(stage)
         finally:
             self.in_work.pop()
         self.states[stage.index] = self.notes.stages[stage.index] = state
         return state
+
+    def _stage(self, stage: Stage) -> StageState:
+        context = self.contexts.find(stage.name, self.platform) if stage.name else None
+        if context is not None:  # it stands for the whole stage (F08)
+            return self._from_context(stage, stage.name, self.platform, context)
+        state = self._start(stage)
+        self._count(state, stage.instructions)
+        dispatcher = Dispatcher(self, state)
+        self._onbuild(state, dispatcher)
+        for instruction in stage.instructions:
+            dispatcher.dispatch(instruction)
+        return state
+
+    def _from_context(self, stage: Stage, name: str, platform: Platform, context: tuple[str, str]) -> StageState:
+        if context[0] in FILES:
+            files = files_step(self.graph, name, *context, stage.start.span)
+            return stage_of_files(self.graph, stage, name, files, platform)
+        return self._from_image(stage, name, platform)
 
     def _count(self, state: StageState, instructions: Sequence[Instruction]) -> None:
         state.total += sum(isinstance(item, Run | Copy | Add | Workdir) for item in instructions)
@@ -167,7 +182,10 @@ class _Planner:
             except UsageError as error:
                 raise start.span.error(f"failed to parse platform {text}: {error.message}", hint=error.hint) from error
         name = self.base_name(start)
-        parent = None if name.lower() in self.contexts else self.find_stage(name, before=stage.index)
+        context = self.contexts.find(name, platform)
+        if context is not None:
+            return self._from_context(stage, name, platform, context)
+        parent = self.find_stage(name, before=stage.index)
         if parent is not None:
             return self._from_stage(stage, self.state_of(parent, start.span))
         return self._from_image(stage, name, platform)
@@ -228,13 +246,8 @@ class _Planner:
         return None
 
     def image_step(self, name: str, platform: Platform, span: Span, *, stage: str = "") -> tuple[str, ImageConfig]:
-        """The step and configuration of an image, of `scratch`, or of a named context."""
-        kind, value = self.contexts.get(name.lower(), ("image", name))
-        if kind == "local":
-            raise span.error(
-                f"the build context {name!r} is a directory; FROM needs an image",
-                hint=f"use --build-context {name}=docker-image://IMAGE, or COPY --from={name}",
-            )
+        """The step and configuration of an image, of `scratch`, or of a named context that is an image."""
+        _, value = self.contexts.find(name, platform) or ("image", name)
         if value == "scratch":
             empty = ImageConfig(platform=platform)
             return self.graph.add(ScratchOp(), name="FROM scratch", stage=stage, span=span), empty
@@ -261,10 +274,10 @@ class _Planner:
         """The step that --from means, and what kind of source it is: `context` or `image` (C18)."""
         if not name:
             return self.graph.add(ContextOp(""), name="load build context"), "context"
-        kind, _ = self.contexts.get(name.lower(), ("", ""))
-        if kind == "local":
-            return self.graph.add(ContextOp(name.lower()), name=f"load build context {name}"), "context"
-        if kind == "image":
+        context = self.contexts.find(name, state.platform)
+        if context is not None and context[0] in FILES:
+            return files_step(self.graph, name, *context, span), "context"
+        if context is not None:
             return self.image_step(name, state.platform, span)[0], "image"
         return self._stage_or_image(name, state, span), "image"
 

@@ -1,10 +1,19 @@
 """COPY and ADD to steps: which sources, from where, to where (C01-C32, H06)."""
 
-import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from kpy.dockerfile import instructions as ins
 from kpy.dockerfile.forms import FormError
+from kpy.dockerfile.remotes import (
+    UNNAMED,
+    GitRemote,
+    is_git,
+    is_http,
+    parse_checksum,
+    parse_git,
+    url_filename,
+)
 from kpy.dockerfile.words import expand_heredoc
 from kpy.errors import ContentError
 from kpy.oci import digest as oci_digest
@@ -14,21 +23,6 @@ from kpy.util.modes import parse_mode
 
 if TYPE_CHECKING:
     from kpy.plan.dispatch import Dispatcher
-
-_GIT = re.compile(
-    r"(?:git://|ssh://|git@[\w.\-]+:)\S+|https?://[^\s?#]+\.git(?:[?#]\S*)?"
-)
-
-
-def is_http(text: str) -> bool:
-    """Is it a URL that ADD downloads?"""
-    return text.startswith(("http://", "https://")) and not is_git(text)
-
-
-def is_git(text: str) -> bool:
-    """Is it a git repository that ADD clones (C26)?"""
-    return _GIT.fullmatch(text) is not None
-
 
 def plan_copy(dispatcher: "Dispatcher", item: ins.Copy | ins.Add) -> None:
     """Add the step of a COPY or ADD to the stage."""
@@ -152,9 +146,31 @@ def _add_http(dispatcher: "Dispatcher", item: ins.Add, url: str, checksum: str) 
             raise item.span.error(f"invalid checksum {checksum!r}: {error.message}", hint="write --checksum=sha256:HEX") from error
         if found.algorithm != "sha256":
             raise item.span.error(f"invalid checksum {checksum!r}: unsupported algorithm {found.algorithm} for a URL", hint="use sha256")
-    name = url.partition("?")[0].partition("#")[0].split("://", 1)[1].partition("/")[2].rpartition("/")[2]
-    return dispatcher.planner.graph.add(HttpOp(url, checksum, name), name=f"fetch {url.partition('?')[0]}", span=item.span)
+    name = url_filename(url) or UNNAMED
+    shown = url.partition("?")[0].partition("#")[0]
+    scheme, _, rest = shown.partition("://")
+    host, slash, path = rest.partition("/")
+    shown = f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
+    return dispatcher.planner.graph.add(HttpOp(url, checksum, name), name=f"fetch {shown}", span=item.span)
 
 
-def _add_git(dispatcher: "Dispatcher", item: ins.Add, url: str, checksum: str) -> str:
-    return dispatcher.planner.graph.add(GitOp(url, checksum, item.keep_git_dir), name=f"fetch {url}", span=item.span)
+def _add_git(dispatcher: "Dispatcher", item: ins.Add, text: str, checksum: str) -> str:
+    try:
+        remote = parse_git(text)
+        if checksum:
+            remote = _with_checksum(remote, parse_checksum(checksum))
+    except FormError as error:
+        raise item.span.error(error.message, hint=error.hint) from error
+    keep = item.keep_git_dir
+    if keep is not None and remote.keep_git_dir is not None and keep is not remote.keep_git_dir:
+        raise item.span.error(f"--keep-git-dir={str(keep).lower()} conflicts with the query of the URL", hint="say it once")  # C27
+    op = GitOp(replace(remote, keep_git_dir=None), keep_git_dir=bool(keep if keep is not None else remote.keep_git_dir))
+    return dispatcher.planner.graph.add(op, name=f"fetch {remote.shown}", span=item.span)
+
+
+def _with_checksum(remote: GitRemote, checksum: str) -> GitRemote:
+    """`--checksum` beside one in the URL must be the same commit, said shorter or longer."""
+    both = sorted((remote.checksum, checksum), key=len)
+    if not both[1].startswith(both[0]):
+        raise FormError(f"checksum conflicts: {remote.checksum!r} vs {checksum!r}")
+    return replace(remote, checksum=both[1])

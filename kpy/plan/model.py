@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from kpy.dockerfile.dockerignore import Ignore
+from kpy.dockerfile.remotes import GitRemote
 from kpy.dockerfile.span import Span
 from kpy.oci.config import History, ImageConfig, RuntimeConfig
 from kpy.oci.digest import Digest
@@ -51,7 +52,8 @@ class ContextOp:
 
 @dataclass(frozen=True, slots=True)
 class HttpOp:
-    """One file from a URL (ADD). `checksum` is what it must have, or ""."""
+    """One file from a URL (ADD, named contexts). `checksum` is what it must have, or "". `filename` "": as the server
+    says, or the last part of the URL."""
 
     url: str
     checksum: str = ""
@@ -60,11 +62,10 @@ class HttpOp:
 
 @dataclass(frozen=True, slots=True)
 class GitOp:
-    """A git repository (ADD)."""
+    """The checkout of a git repository (ADD, named contexts). `keep_git_dir`: with its .git."""
 
-    url: str
-    checksum: str = ""
-    keep_git_dir: bool | None = None
+    remote: GitRemote
+    keep_git_dir: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +207,8 @@ class PlanOptions:
     `ignore` and `every_stage` are for the build checks: the main context's .dockerignore, and whether stages that the
     target does not need are planned too.
 
-    `contexts` are the named contexts: name -> ("local", "") or ("image", reference).
+    `contexts` are the named contexts: (name, kind, value), where the value of `image` is a reference, of `git` and
+    `http` a URL, and of `local` nothing.
     """
 
     build_args: tuple[tuple[str, str], ...] = ()

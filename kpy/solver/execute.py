@@ -68,10 +68,8 @@ def _execute(step: Step, inputs: Sequence[Value], services: Services) -> Outcome
         case ContextOp(name):
             context = services.contexts[name]
             return Outcome(FilesValue(context.files, context.root, local=True))
-        case HttpOp():
+        case HttpOp() | GitOp():
             return Outcome(services.fetch(step.op, step.id))
-        case GitOp(url):
-            raise ContextError(f"cannot fetch {url}: ADD of a git repository is not supported yet")
         case RunOp():
             return _run(step, step.op, inputs, services)
         case CopyOp():

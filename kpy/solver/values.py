@@ -9,7 +9,7 @@ from kpy.events import Reporter
 from kpy.layer.compress import Compression
 from kpy.layer.source import FileSource
 from kpy.oci.image import Chain
-from kpy.plan.model import HttpOp
+from kpy.plan.model import GitOp, HttpOp
 from kpy.sandbox.base import Sandbox
 from kpy.snapshot.base import Snapshotter
 from kpy.solver.content import Layers
@@ -69,7 +69,7 @@ class Services:
     report: Reporter
     cancel: Cancel
     compression: Compression
-    fetch: Callable[[HttpOp, str], FilesValue]
+    fetch: Callable[[HttpOp | GitOp, str], FilesValue]
     spool: str
     secrets: Mapping[str, Callable[[], bytes]] = field(default_factory=dict, repr=False)
     epoch: int | None = None

@@ -1,0 +1,116 @@
+"""What a build takes from elsewhere: git repositories and URLs, for contexts and for ADD, with the secrets for them."""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from urllib.parse import urlsplit
+
+from kpy.app.options import Environment
+from kpy.app.world import proxies
+from kpy.buildcontext.directory import DirectoryContext
+from kpy.buildcontext.git import checkout
+from kpy.buildcontext.gitcli import GitSettings
+from kpy.buildcontext.http import Download, HttpSettings, download
+from kpy.dockerfile.remotes import GitRemote, basic_authorization
+from kpy.errors import ContextError
+from kpy.events import Reporter, StepProgress, step
+from kpy.plan.model import GitOp, HttpOp
+from kpy.solver.values import FilesValue
+from kpy.store.store import Store
+from kpy.util.cancel import Cancel
+from kpy.util.erase import remove
+
+Secrets = Mapping[str, Callable[[], bytes]]
+
+
+class Remotes:
+    """Fetches into the store and into `spool`, until `stack` ends."""
+
+    def __init__(
+        self, environment: Environment, secrets: Secrets, store: Store, spool: str, report: Reporter, cancel: Cancel,
+        stack: ExitStack,
+    ) -> None:  # fmt: skip
+        self._secrets = secrets
+        self._spool = spool
+        self._report = report
+        self._cancel = cancel
+        self._stack = stack
+        path = environment.variables.get("PATH", "")
+        ca_file = environment.variables.get("SSL_CERT_FILE", "")
+        self._git = GitSettings(
+            program=shutil.which("git", path=path) or "", path=path, cancel=cancel, proxies=proxies(environment),
+            ca_file=ca_file, authorization=self._git_authorization,
+        )  # fmt: skip
+        self._http = HttpSettings(
+            blobs=store.images.blobs, records=store.directory / "downloads", proxies=proxies(environment),
+            ca_file=ca_file, authorization=self._http_authorization,
+        )  # fmt: skip
+
+    # --- for steps
+
+    def fetch(self, op: HttpOp | GitOp, ident: str) -> FilesValue:
+        """The files of a step (solver.values.Services.fetch)."""
+        if isinstance(op, GitOp):
+            return FilesValue(DirectoryContext(self._checkout(op.remote, keep_git_dir=op.keep_git_dir)))
+        return FilesValue(self._download(op.url, op.checksum, op.filename, ident))
+
+    # --- for contexts
+
+    def repository(self, remote: GitRemote, *, keep_git_dir: bool) -> str:
+        """A directory with exactly the files of a checkout."""
+        with step(self._report, f"context {remote.shown}", f"load git source {remote.shown}"):
+            return self._checkout(remote, keep_git_dir=keep_git_dir)
+
+    def file(self, url: str, name: str) -> Download:
+        """The file that a URL gives."""
+        ident = f"context {url}"
+        with step(self._report, ident, f"load remote build context {_shown(url)}"):
+            return self._download(url, "", name, ident)
+
+    # --- how
+
+    def _checkout(self, remote: GitRemote, *, keep_git_dir: bool) -> str:
+        directory = tempfile.mkdtemp(prefix="git-", dir=self._spool)
+        self._stack.callback(remove, directory)
+        try:
+            return checkout(remote, directory, self._git, keep_git_dir=keep_git_dir).root
+        except OSError as error:
+            raise ContextError(f"cannot check out {remote.shown}: {error.strerror or error}") from error
+
+    def _download(self, url: str, checksum: str, name: str, ident: str) -> Download:
+        def progress(done: int, total: int) -> None:
+            self._cancel.check()
+            self._report(StepProgress(ident, name or "download", done, total))
+
+        return download(url, checksum, name, self._http, progress)
+
+    def _secret(self, name: str) -> str:
+        get = self._secrets.get(name)
+        return get().decode("utf-8", "surrogateescape").strip() if get is not None else ""
+
+    def _git_authorization(self, url: str, first: bool) -> str:  # noqa: FBT001
+        """GIT_AUTH_HEADER and GIT_AUTH_TOKEN, those of the host before those of none (C26).
+
+        Those of no host are for the URL that the user named: never for a submodule's.
+        """
+        parts = urlsplit(url)
+        hosts = dict.fromkeys([f".{parts.netloc}", f".{parts.hostname}"])
+        for suffix in [*hosts, ""] if first else hosts:
+            if header := self._secret(f"GIT_AUTH_HEADER{suffix}"):
+                return header
+            if token := self._secret(f"GIT_AUTH_TOKEN{suffix}"):
+                return basic_authorization(f"x-access-token:{token}")
+        return ""
+
+    def _http_authorization(self, url: str) -> str:
+        """HTTP_AUTH_HEADER_<host>, HTTP_AUTH_TOKEN_<host> (C24); the token wins, as in BuildKit."""
+        host = urlsplit(url).hostname or ""
+        token = self._secret(f"HTTP_AUTH_TOKEN_{host}")
+        return f"Bearer {token}" if token else self._secret(f"HTTP_AUTH_HEADER_{host}")
+
+
+def _shown(url: str) -> str:
+    from kpy.util.http import redact
+
+    return redact(url)
