@@ -28,8 +28,8 @@ from kpy.plan.model import (
     ScratchOp,
     Target,
 )
-from kpy.plan.notes import Notes
 from kpy.plan.names import FILES, NamedContexts
+from kpy.plan.notes import Notes
 from kpy.plan.scope import NON_ENV_ARGS, PROXY_ARGS, Globals, Scope, expand_in, platform_args
 from kpy.plan.state import StageState, absolute, initial_env, with_default_path
 
