@@ -47,7 +47,10 @@ def convert(
     warnings: dict[str, Notice] = {}
     for platform in options.platforms or (options.build_platform,):
         planner = _Planner(dockerfile, options, platform, resolve, graph, notes or Notes())
-        targets.append(planner.target())
+        try:
+            targets.append(planner.target())
+        except RecursionError as error:
+            raise dockerfile.stages[-1].start.span.error("the stages depend on each other too deeply") from error
         warnings |= {item.message: item for item in planner.warnings}
     steps = graph.reachable([target.step for target in targets])
     return Plan(steps, tuple(targets), tuple(warnings.values()))
