@@ -18,6 +18,7 @@ from kpy.app.outputs import compression, epoch
 from kpy.app.remotes import Remotes, Secrets
 from kpy.app.resolver import Resolver
 from kpy.app.secrets import secret_readers
+from kpy.app.ssh import agent_sockets
 from kpy.app.sources import Sources, read_sources
 from kpy.app.world import open_store, registry_client, state_directory
 from kpy.cache.local import LocalCache
@@ -88,6 +89,7 @@ def _plan_options(options: BuildOptions, sources: Sources) -> PlanOptions:
         hosts=options.add_hosts,
         network=options.network if options.network != "default" else "",
         shm_size=options.shm_size,
+        ulimits=options.ulimits,
     )
 
 
@@ -115,6 +117,8 @@ def _services(
         fetch=remotes.fetch,
         spool=spool,
         secrets=secrets,
+        ssh=agent_sockets(options.ssh, environment, spool),
+        allow=entitlements(options),
         epoch=epoch(options, environment, sources.dockerfile),
         no_cache=options.no_cache,
         hostname=dict(options.build_args).get("BUILDKIT_SANDBOX_HOSTNAME", ""),
@@ -155,14 +159,13 @@ def _finish(options: BuildOptions, environment: Environment, artifact: Artifact,
     metadata["containerimage.digest"] = str(descriptor.digest)
     if names:
         metadata["image.name"] = ",".join(names)
-    base = Path(environment.directory)
-    try:
-        if options.iidfile:
-            fs.write_atomic(base / options.iidfile, str(config or descriptor.digest).encode())
-        if options.metadata_file:
-            fs.write_atomic(base / options.metadata_file, (json.dumps(metadata, indent=2) + "\n").encode())
-    except OSError as error:
-        raise KpyError(f"cannot write {error.filename}: {fs.reason(error)}") from error
+    for name, text in (
+        (options.iidfile, str(config or descriptor.digest)),
+        (options.metadata_file, json.dumps(metadata, indent=2) + "\n"),
+    ):
+        if name:
+            with fs.io_errors("write", name):
+                fs.write_atomic(Path(environment.directory) / name, text.encode())
     return Built(descriptor.digest, config, names, metadata)
 
 

@@ -46,17 +46,22 @@ class Exports:
         for output in self._options.outputs:
             if output.pushes and not self._names(output):
                 raise UsageError("--push needs a name", hint="add -t REGISTRY/NAME:TAG")
-            if output.dest not in ("", "-") and output.type in ("oci", "docker"):
-                parent = os.path.dirname(os.path.join(self._environment.directory, output.dest)) or "/"
-                if not os.path.isdir(parent):
-                    raise UsageError(f"cannot write {output.dest}: {parent} is not a directory")
+            if output.dest != "-" and output.type in ("oci", "docker"):
+                self._check_parent(output.dest)
             if output.type in ("local", "tar"):
                 raise UsageError(f"--output type={output.type} is not supported yet", hint="use type=oci or type=docker")
+        self._check_parent(self._options.iidfile)
+        self._check_parent(self._options.metadata_file)
         if self._options.sign_key:
             if not self._options.push:
                 raise UsageError("--sign-key signs what is pushed", hint="add --push")
             path = Path(self._environment.directory) / self._options.sign_key
             self._key = PrivateKey.load(path, lambda: passphrase(self._environment))
+
+    def _check_parent(self, name: str) -> None:
+        parent = os.path.dirname(os.path.join(self._environment.directory, name)) or "/"
+        if name and not os.path.isdir(parent):
+            raise UsageError(f"cannot write {name}: {parent} is not a directory")
 
     def _names(self, output: OutputSpec) -> tuple[Reference, ...]:
         given = output.attrs.get("name", "")

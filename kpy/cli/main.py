@@ -23,10 +23,20 @@ _BROKEN_PIPE = 141  # what a shell shows for a program that SIGPIPE ended
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code. Prints; never raises but SystemExit."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    if words[:1] in (["--version"], ["-V"], ["version"]):
-        print(f"kpy {__version__}")
-        return 0
+    code = _caught(list(sys.argv[1:] if argv is None else argv))
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        code = code or _BROKEN_PIPE
+        _forget_output()
+    except (OSError, ValueError) as error:
+        code = code or _fail(_full(error))
+        _forget_output()  # else the interpreter tries once more, and says so in its own words and exit code
+    return code
+
+
+def _caught(words: list[str]) -> int:
     try:
         return _dispatch(words)
     except BrokenPipeError:
@@ -41,6 +51,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(words: list[str]) -> int:
+    if words[:1] in (["--version"], ["-V"], ["version"]):
+        try:  # without Terminal, whose imports take time
+            print(f"kpy {__version__}", flush=True)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise _full(error) from error
+        return 0
     import importlib
 
     from kpy.cli.terminal import standard
@@ -79,6 +97,11 @@ def overview() -> str:
             "`kpy help VERB` tells more; `kpy --version` prints the version.",
         ]
     )
+
+
+def _full(error: Exception) -> KpyError:
+    reason = (getattr(error, "strerror", None) or "it is closed").lower()
+    return KpyError(f"cannot write to standard output: {reason}")
 
 
 def _unknown(verb: str) -> UsageError:

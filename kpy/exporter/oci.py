@@ -4,6 +4,9 @@ Writes manifests as they are. Those with docker's media types belong into no lay
 `convert.to_oci` comes before.
 """
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -13,6 +16,7 @@ from kpy.exporter.archive import destination, layout_members, unlisted, write_ta
 from kpy.exporter.base import Artifact, ExportResult, all_blobs, all_manifests
 from kpy.oci.reference import Reference
 from kpy.store.layout import LayoutRepository
+from kpy.util import fs
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +47,7 @@ class OciLayoutExporter:
         """Copy the artifact into the layout."""
         layout = LayoutRepository(self.dest)
         layout.remove_stale()
-        with step(self.report, "export oci", "exporting to oci image layout"):
+        with step(self.report, "export oci", "exporting to oci image layout"), _nothing_half(self.dest):
             for descriptor, source in all_blobs(artifact).values():
                 if not layout.blobs.has(descriptor):
                     with source.open(descriptor) as stream:
@@ -57,3 +61,16 @@ class OciLayoutExporter:
             if not self.names:
                 layout.list_untagged(artifact.descriptor)
         return ExportResult(artifact.descriptor, tuple(str(name) for name in self.names), (self.dest,))
+
+
+@contextmanager
+def _nothing_half(dest: Path) -> Iterator[None]:
+    """A directory that was not there is not there either when the block fails."""
+    there = os.path.lexists(dest)
+    try:
+        yield
+    except BaseException:
+        if not there:
+            with suppress(OSError):
+                fs.remove_tree(dest)
+        raise

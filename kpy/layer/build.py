@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import BinaryIO
 
-from kpy.errors import StoreError
 from kpy.layer.compress import Compression, Compressor
 from kpy.layer.entry import LayerItem
 from kpy.layer.index import LayerTree
 from kpy.layer.write import write_tar
 from kpy.oci.digest import Digest
+from kpy.util import fs
 
 _QUEUED = 6  # chunks of about 1 MiB
 
@@ -84,9 +84,7 @@ class _Tally:
                 while view:
                     view = view[self._sink.write(view) :]
             except OSError as error:
-                raise StoreError(
-                    f"cannot write the layer: {error.strerror or error}", hint="is the disk full? try `kpy prune`"
-                ) from error
+                raise fs.store_error("write", "the layer", error) from error
 
     def digest(self) -> Digest:
         return Digest("sha256", self._hasher.hexdigest())

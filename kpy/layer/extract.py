@@ -19,7 +19,7 @@ from kpy.layer.entry import Entry, Kind
 from kpy.layer.index import KEPT_FILES, MAX_KEPT, LayerTree
 from kpy.layer.rootdir import ProtectedError, RootDir
 from kpy.layer.tarread import Content, TarLimits, read_tar
-from kpy.util import paths
+from kpy.util import fs, paths
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _ASIDE = ".wh..kpy.link"  # no layer can have this name: it is a marker
@@ -66,23 +66,22 @@ def extract(tar: BinaryIO, root: str, *, options: ExtractOptions = DEFAULT_OPTIO
     """
     try:
         with RootDir(root, options.skip) as rootdir:
-            return _Extraction(rootdir, options).run(tar)
+            return _Extraction(rootdir, root, options).run(tar)
     except OSError as error:
-        raise _explained(error, root) from error
+        raise fs.store_error("extract a layer to", root, error) from error
 
 
-def _explained(error: OSError, path: str) -> KpyError:
-    reason = error.strerror or str(error)
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return StoreError(f"cannot extract {path!r}: {reason}", hint="free some space, for example with `kpy prune`")
+def _explained(error: OSError, path: str, root: str) -> KpyError:
+    what = f"extract {path[:200]!r} to"
     if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
-        return ContentError(f"cannot extract {path[:200]!r}: {reason}")
-    return StoreError(f"cannot extract {path[:200]!r}: {reason}")
+        return ContentError(f"cannot {what} {root}: {fs.reason(error)}")
+    return fs.store_error(what, root, error)
 
 
 class _Extraction:
-    def __init__(self, root: RootDir, options: ExtractOptions) -> None:
+    def __init__(self, root: RootDir, name: str, options: ExtractOptions) -> None:
         self._root = root
+        self._name = name
         self._options = options
         self._lost: list[LostXattr] = []
         self._files: dict[str, bytes] = {}
@@ -99,7 +98,7 @@ class _Extraction:
                 if entry.kind is Kind.FILE:
                     sha256 = self._read_only(entry, content)
             except OSError as error:
-                raise _explained(error, entry.path) from error
+                raise _explained(error, entry.path, self._name) from error
             if sha256:
                 entry = Entry(entry.path, entry.kind, entry.mode, entry.uid, entry.gid, entry.size, entry.mtime,
                               entry.link, entry.device, entry.xattrs, sha256)  # fmt: skip
@@ -312,7 +311,7 @@ class _Extraction:
                     mtime = self._root.touched[path]
                     os.utime(fd, ns=(mtime, mtime))
             except OSError as error:
-                raise _explained(error, path) from error
+                raise _explained(error, path, self._name) from error
             finally:
                 os.close(fd)
 

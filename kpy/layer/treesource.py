@@ -3,7 +3,6 @@
 Opens nothing outside the view's root; refuses a view or a layer that does not have what the tree says.
 """
 
-import errno
 import os
 import shutil
 import tempfile
@@ -17,7 +16,7 @@ from kpy.layer.source import Opener
 from kpy.layer.tarread import Content, read_tar
 from kpy.layer.tree import Tree
 from kpy.oci.digest import Digest
-from kpy.util import paths
+from kpy.util import fs, paths
 
 
 class TreeSource:
@@ -98,8 +97,7 @@ def _store(content: Content, place: str, entry: Entry) -> None:
                 while view:
                     view = view[out.write(view) :]
     except OSError as error:
-        hint = "free some space, for example with `kpy prune`" if error.errno == errno.ENOSPC else ""
-        raise StoreError(f"cannot unpack {entry.path!r}: {error.strerror or error}", hint=hint) from error
+        raise fs.store_error(f"unpack {entry.path!r} to", place, error) from error
 
 
 def _open_root(root: str) -> int:

@@ -1,7 +1,9 @@
 """RUN: mounts made ready, the process run in a snapshot, what changed written as a layer (R01-R24)."""
 
+import errno
 import heapq
 import json
+import os
 import signal
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -84,14 +86,16 @@ def failure(step: Step, op: RunOp, status: int, output: str) -> StepFailedError:
         step=step.name,
         status=status,
         output=output,
-        hint=_signal_hint(status),
+        hint=_hint(status, output),
     )
     if step.span is not None:
         step.span.blame(error)
     return error
 
 
-def _signal_hint(status: int) -> str:
+def _hint(status: int, output: str) -> str:
+    if os.strerror(errno.ENOSPC) in output[-2000:]:
+        return "a disk is full: that of the store, or what the command has mounted"
     try:
         name = signal.Signals(status - 128).name
     except ValueError:

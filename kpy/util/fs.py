@@ -38,7 +38,7 @@ def reason(error: OSError) -> str:
 
 def _hint(number: int | None) -> str:
     if number in (errno.ENOSPC, errno.EDQUOT):
-        return "free some space there (kpy prune removes what no image uses), or use another directory"
+        return "free some space there, or use another directory (for the store, KPY_HOME names it)"
     if number in (errno.EACCES, errno.EPERM):
         return "check who owns it, or use another directory"
     if number == errno.EROFS:

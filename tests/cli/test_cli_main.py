@@ -182,6 +182,7 @@ def test_a_second_ctrl_c_exits_at_once(tmp_path: Path) -> None:
     assert time.monotonic() - started < 30
 
 
+@pytest.mark.parametrize("words", ["help build", "help", "--version"])
 @pytest.mark.parametrize(
     ("redirect", "code", "error"),
     [
@@ -192,7 +193,7 @@ def test_a_second_ctrl_c_exits_at_once(tmp_path: Path) -> None:
         ("<&-", 0, ""),
     ],
 )
-def test_streams_that_are_full_or_closed(redirect: str, code: int, error: str) -> None:
-    command = ["sh", "-c", f'"$0" -m kpy help build {redirect}', sys.executable]
+def test_streams_that_are_full_or_closed(redirect: str, code: int, error: str, words: str) -> None:
+    command = ["sh", "-c", f'"$0" -m kpy {words} {redirect}', sys.executable]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (code, error)

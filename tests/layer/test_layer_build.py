@@ -48,7 +48,7 @@ class FullDisk(io.RawIOBase):
 
 @pytest.mark.parametrize("kind", ["gzip", "zstd", "none"])
 def test_full_disk(kind):
-    with pytest.raises(StoreError, match="No space left"):
+    with pytest.raises(StoreError, match="cannot write the layer: no space left"):
         build_layer([item("f", content=bytes(range(256)) * 100_000)], FullDisk(), Compression(kind))
 
 

@@ -39,3 +39,10 @@ def test_a_signal_has_a_name(status: int, name: str) -> None:
 @pytest.mark.parametrize("status", [1, 126, 127, 128, 255])
 def test_other_codes_are_the_programs_own(status: int) -> None:
     assert of("x", status=status)[1] == ""
+
+
+def test_a_full_disk_is_pointed_at() -> None:
+    op = RunOp(argv=("dd",), env=(), cwd="/", user="")
+    error = failure(Step("id", op, (), "RUN dd", "", None), op, 1, "dd: error writing 'x': No space left on device\n1+0 out")
+    assert error.hint.startswith("a disk is full")
+    assert error.excerpt == ""
