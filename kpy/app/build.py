@@ -18,11 +18,9 @@ from kpy.app.outputs import compression, epoch
 from kpy.app.remotes import Remotes, Secrets
 from kpy.app.resolver import Resolver
 from kpy.app.secrets import secret_readers
-from kpy.app.ssh import agent_sockets
 from kpy.app.sources import Sources, read_sources
 from kpy.app.world import open_store, registry_client, state_directory
 from kpy.cache.local import LocalCache
-from kpy.errors import KpyError
 from kpy.events import Reporter, Warned
 from kpy.exporter.base import Artifact, ExportResult
 from kpy.oci import platform as platforms
@@ -89,7 +87,6 @@ def _plan_options(options: BuildOptions, sources: Sources) -> PlanOptions:
         hosts=options.add_hosts,
         network=options.network if options.network != "default" else "",
         shm_size=options.shm_size,
-        ulimits=options.ulimits,
     )
 
 
@@ -117,8 +114,6 @@ def _services(
         fetch=remotes.fetch,
         spool=spool,
         secrets=secrets,
-        ssh=agent_sockets(options.ssh, environment, spool),
-        allow=entitlements(options),
         epoch=epoch(options, environment, sources.dockerfile),
         no_cache=options.no_cache,
         hostname=dict(options.build_args).get("BUILDKIT_SANDBOX_HOSTNAME", ""),
