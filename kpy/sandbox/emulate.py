@@ -10,7 +10,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
 from kpy.errors import SandboxError
@@ -80,6 +80,13 @@ def _one(mount: Mount, shelf: Shelf, number: int) -> Iterator[None]:
     place = _Place(target, os.path.join(shelf.directory, f"aside-{os.getpid()}-{number}"))
     try:
         place.clear()
+    except OSError as error:
+        place.give_up()
+        if error.errno == errno.EBUSY and mount.kind == "file" and _holds(target, mount.data):
+            yield  # the container mounts the very secret where the RUN wants it
+            return
+        raise
+    try:
         leave = _put(mount, target, place.old)
     except BaseException:
         place.restore()
@@ -108,6 +115,16 @@ def _put(mount: Mount, target: str, old: os.stat_result | None) -> Callable[[], 
         if old:
             os.chown(target, old.st_uid, old.st_gid)
     return _nothing
+
+
+def _holds(path: str, data: bytes) -> bool:
+    """Is it a file with this content?"""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    with os.fdopen(descriptor, "rb") as file:
+        return stat.S_ISREG(os.fstat(descriptor).st_mode) and file.read(len(data) + 1) == data
 
 
 def _nothing() -> None:
@@ -195,6 +212,12 @@ class _Place:
             old = os.lstat(self._target)
             self._aside = _set_aside(self._target, self._aside)
             self.old = old
+
+    def give_up(self) -> None:
+        """`clear` failed. What is at the target was not moved: it is not ours to remove."""
+        for path in reversed(self._made):
+            with suppress(OSError):
+                os.rmdir(path)
 
     def ready(self) -> None:
         """The mount is in place, the RUN starts."""

@@ -12,42 +12,60 @@ import ctypes
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import kpy
 from kpy.errors import SandboxError
+from kpy.linux import capabilities
 from kpy.linux.users import home_of
 from kpy.sandbox.base import Mount, Process
 from kpy.sandbox.emulate import Shelf, mounted, resolve
+from kpy.sandbox.rlimits import too_high
 from kpy.sandbox.spawn import Job, can_isolate_network, run
 from kpy.util.cancel import Cancel
 
 _PR_SET_DUMPABLE = 4
 _LARGEST_PASSWD = 1 << 24
 _KERNEL = ("/proc", "/sys", "/dev")
+_MOUNTABLE = "/dev"  # files can be put into it: it is the container's own tmpfs
 
 
 class LiveSandbox:
     """Implements `sandbox.base.Sandbox` in `/`.
 
     `state` is a directory of kpy's own that RUNs are told to keep out of and layers never have; `protected` are the
-    paths, relative to `/`, at or below which nothing can be mounted for a RUN: the snapshotter's.
+    paths, relative to `/`, that are the builder's: the snapshotter's. In those that are directories no RUN may start,
+    and nothing can be mounted for one.
     """
 
     def __init__(self, state: str, protected: Sequence[str] = ()) -> None:
         self._shelf = Shelf("/", os.path.join(state, "aside"))
-        self._closed = tuple(dict.fromkeys((*_KERNEL, *("/" + path.strip("/") for path in protected))))
+        paths = ["/" + path.strip("/") for path in protected]
+        self._ours = tuple(path for path in dict.fromkeys(paths) if path not in _KERNEL and not os.path.isfile(path))
 
     def check(self, process: Process, mounts: Sequence[Mount], /) -> None:
         """See Sandbox."""
         check_network(process)
+        check_limits(process)
+        if ours := self._builders(process.cwd):
+            raise SandboxError(
+                f"WORKDIR {process.cwd}: {ours} is the builder's here, nothing in it becomes part of the image",
+                hint="start the builder's container with its mounts elsewhere: the build context in /kpy/workspace, say",
+            )
         for mount in mounts:
-            closed = next((path for path in self._closed if _at_or_below(mount.target, path)), None)
+            target = os.path.normpath(mount.target)
+            kernel = next((path for path in _KERNEL if _at_or_below(target, path)), "")
+            closed = "" if kernel == _MOUNTABLE and target != kernel else kernel
+            closed = closed or self._builders(target)
             if closed:
                 raise SandboxError(
                     f"--mount at {mount.target}: nothing can be mounted in {closed} in this environment",
                     hint="mount it elsewhere, or build where user namespaces are allowed",
                 )
+
+    def _builders(self, path: str) -> str:
+        """The directory of the builder's that the path is at or below, or ""."""
+        return next((top for top in self._ours if _at_or_below(path, top)), "")
 
     def run(
         self,
@@ -83,6 +101,13 @@ def _passwd(root: str) -> bytes | None:
         return file.read(_LARGEST_PASSWD) if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
 
 
+def check_limits(process: Process) -> None:
+    """Raise SandboxError for limits that this process may not set."""
+    problem = too_high(process.ulimits)
+    if problem and not capabilities.effective() >> capabilities.SYS_RESOURCE & 1:
+        raise SandboxError(problem, hint="ask for less, or start the container with higher limits")
+
+
 def check_network(process: Process) -> None:
     """Raise SandboxError for `--network=none` where that cannot be had."""
     if process.network == "none" and not can_isolate_network():
@@ -90,19 +115,6 @@ def check_network(process: Process) -> None:
             "RUN --network=none: this environment allows no network namespaces",
             hint="drop --network=none, or build where user namespaces are allowed",
         )
-
-
-def scrubbed(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment for a builder that will outlive its root: without what makes the loader or the C library read
-    files that an image brings, and in the C locale, which needs none."""
-    kept = {
-        name: value
-        for name, value in environ.items()
-        if not name.startswith(("LD_", "LC_", "GLIBC_", "PYTHON"))
-    }
-    for name in ("LANG", "LANGUAGE", "GCONV_PATH", "NLSPATH", "LOCPATH", "RES_OPTIONS", "HOSTALIASES"):
-        kept.pop(name, None)
-    return {**kept, "LC_ALL": "C"}
 
 
 def harden(protected: Sequence[str]) -> None:

@@ -150,9 +150,20 @@ class DirectorySnapshotter:
             if held is None:
                 self._empty()
             self._extract(missing)
+            self._check_hidden()
             if held is None or missing:
                 state.index = scan(self._root, state.keep)
         state.chain, state.after = chain, None
+
+    def _check_hidden(self) -> None:
+        """Refuse an image with files where this root keeps something else: they would not be there, and what a RUN
+        does to them would be lost. What the kernel provides hides an image's files everywhere."""
+        for path in sorted(map(text, self._state.keep)):
+            if path.split("/", 1)[0] not in KERNEL_PATHS and self._state.tree.children(path):
+                raise SandboxError(
+                    f"the image has files in /{path}, which is a mount of this container, or the builder's",
+                    hint="mount it where no image has files: the build context in /kpy/workspace, say",
+                )
 
     def _empty(self) -> None:
         self._state.tree = Tree.empty()

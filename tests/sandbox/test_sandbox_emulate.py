@@ -1,5 +1,6 @@
 """emulate.py: mounts without mounting, in a root that is a plain directory (R07, R14-R18)."""
 
+import errno
 import os
 import socket
 import stat
@@ -234,3 +235,38 @@ def test_a_missing_source_leaves_nothing_behind(place: Place) -> None:
         place.changes(Mount("bind", "/data", source="/nonexistent", read_only=True))
 
     assert os.listdir(place.root / "data") == ["old"]
+
+
+def test_what_cannot_be_moved_aside_is_left_alone(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The target is itself a mount of the container: a volume with somebody's data."""
+    (place.root / "volume").mkdir()
+    (place.root / "volume" / "data").write_text("precious")
+
+    def busy(source: str, target: str) -> None:
+        raise OSError(errno.EBUSY, "busy", source)
+
+    monkeypatch.setattr(os, "rename", busy)
+    for kind in ("tmpfs", "file"):
+        with pytest.raises(SandboxError, match="cannot put a mount at /volume"):
+            place.changes(Mount(kind, "/volume"))
+
+    assert (place.root / "volume" / "data").read_text() == "precious"
+
+
+def test_a_secret_that_the_container_mounts_at_the_same_place(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--secret id=key,src=/run/secrets/key`, and the RUN wants it where it is."""
+    key = place.root / "run" / "secrets" / "key"
+    key.parent.mkdir(parents=True)
+    key.write_bytes(b"s3")
+
+    def busy(source: str, target: str) -> None:
+        raise OSError(errno.EBUSY, "busy", source)
+
+    monkeypatch.setattr(os, "rename", busy)
+
+    assert place.changes(Mount("file", "/run/secrets/key", data=b"s3"), during=lambda: None) == []
+    assert key.read_bytes() == b"s3"
+    with pytest.raises(SandboxError, match="cannot put a mount"):
+        place.changes(Mount("file", "/run/secrets/key", data=b"other"))

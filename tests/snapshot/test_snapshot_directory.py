@@ -263,3 +263,21 @@ def test_the_root_itself_is_in_no_layer(layers: Layers, tmp_path: Path) -> None:
         root.chmod(0o755)
 
     assert changes == []
+
+
+def test_an_image_with_files_where_the_root_keeps_something_is_refused(layers: Layers, tmp_path: Path) -> None:
+    """They would be missing, and what a RUN does to them lost. /dev and the network's files are no image's anywhere."""
+    root = tmp_path / "root"
+    (root / "work" / "context").mkdir(parents=True)
+    (root / "work" / "context" / "Dockerfile").write_text("FROM scratch")
+    protected = ["dev", "etc/hosts", "work/context"]
+    snapshotter = DirectorySnapshotter(str(root), layers, owners=False, protected=protected)
+    fine = layers.files(dev__x="1", etc__hosts="2", work__other="3")
+
+    with snapshotter.prepare((fine,), 1):
+        assert _files(root) == {"work/context/Dockerfile": "FROM scratch", "work/other": "3"}
+    with (
+        pytest.raises(SandboxError, match="the image has files in /work/context"),
+        snapshotter.prepare((fine, layers.files(work__context__main="4")), 1),
+    ):
+        pass
