@@ -19,6 +19,7 @@ from kpy.app.remotes import Remotes, Secrets
 from kpy.app.resolver import Resolver
 from kpy.app.secrets import secret_readers
 from kpy.app.sources import Sources, read_sources
+from kpy.app.ssh import agent_sockets
 from kpy.app.world import open_store, registry_client, state_directory
 from kpy.cache.local import LocalCache
 from kpy.events import Reporter, Warned
@@ -87,6 +88,7 @@ def _plan_options(options: BuildOptions, sources: Sources) -> PlanOptions:
         hosts=options.add_hosts,
         network=options.network if options.network != "default" else "",
         shm_size=options.shm_size,
+        ulimits=options.ulimits,
     )
 
 
@@ -114,6 +116,8 @@ def _services(
         fetch=remotes.fetch,
         spool=spool,
         secrets=secrets,
+        ssh=agent_sockets(options.ssh, environment, spool),
+        allow=options.entitlements,
         epoch=epoch(options, environment, sources.dockerfile),
         no_cache=options.no_cache,
         hostname=dict(options.build_args).get("BUILDKIT_SANDBOX_HOSTNAME", ""),

@@ -13,6 +13,8 @@ def needed_paths(options: BuildOptions, environment: Environment) -> tuple[str, 
     named = [options.context, options.file, options.sign_key, options.iidfile, options.metadata_file]
     named += [value for _, value in options.build_contexts if "://" not in value]
     named += [secret.src for secret in options.secrets]
+    named += [path for agent in options.ssh for path in agent.paths]
+    named += [variables.get("SSH_AUTH_SOCK", "")] if options.ssh else []
     named += [output.dest for output in options.outputs]
     named += [variables.get("SSL_CERT_FILE", ""), variables.get("SSL_CERT_DIR", "")]
     if options.file and not os.path.isabs(options.file):

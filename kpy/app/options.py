@@ -21,6 +21,14 @@ class SecretSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class SshSpec:
+    """An agent of `--ssh`: a socket, or private key files; no `paths`: the socket that SSH_AUTH_SOCK names."""
+
+    id: str
+    paths: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class OutputSpec:
     """One `--output`. `dest` is a path relative to the working directory, `-` is standard output.
 
@@ -44,7 +52,8 @@ class BuildOptions:
 
     `context` is a directory, a git or http(s) URL, or `-` for a tar or Dockerfile on standard input. `file` is empty
     for the context's Dockerfile, `-` for standard input, or a URL. A build argument without a value has been looked up already. No
-    `platforms`: the machine's. `shm_size` 0: the default.
+    `platforms`: the machine's. `shm_size` 0: the default. `allow` are entitlements; `ulimits` are (name, soft, hard),
+    -1 for no limit.
     """
 
     context: str
@@ -67,6 +76,14 @@ class BuildOptions:
     add_hosts: tuple[tuple[str, str], ...] = ()
     network: Network = "default"
     shm_size: int = 0
+    ssh: tuple[SshSpec, ...] = ()
+    allow: tuple[str, ...] = ()
+    ulimits: tuple[tuple[str, int, int], ...] = ()
+
+    @property
+    def entitlements(self) -> frozenset[str]:
+        """What RUNs may ask for. As in buildx, `--network=host` allows it too."""
+        return frozenset(self.allow) | ({"network.host"} if self.network == "host" else set())
 
     @property
     def push(self) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, TypeAlias, get_args
 
 from kpy.app.options import BuildOptions, Isolation, Network, SecretSpec
-from kpy.cli import values
+from kpy.cli import limits, values
 from kpy.cli.flags import Flag, Parsed, parse
 from kpy.cli.terminal import Terminal
 from kpy.errors import UsageError
@@ -34,6 +34,9 @@ _OURS = (
     Flag("add-host", "list", "a line for /etc/hosts of RUN, NAME:ADDRESS", "", "HOST"),
     Flag("network", "value", "the network of RUN: default, none or host", "", "KIND"),
     Flag("shm-size", "value", "size of /dev/shm in RUN, such as 64m", "", "SIZE"),
+    Flag("ulimit", "list", "a resource limit of RUN, such as nofile=1024:4096", "", "NAME=SOFT[:HARD]"),
+    Flag("ssh", "list", "an SSH agent for RUN --mount=type=ssh: default, ID=SOCKET or ID=KEYFILE[,KEYFILE]", "", "SPEC"),
+    Flag("allow", "list", "what a RUN may ask for that it may not by default: network.host", "", "ENTITLEMENT"),
 )  # fmt: skip
 
 
@@ -54,14 +57,11 @@ _REFUSED = (
     _value("cache-from", _LOCAL_CACHE),
     _value("cache-to", _LOCAL_CACHE),
     _value("no-cache-filter", "--no-cache runs every step"),
-    _value("ssh", "for a private repository, use --secret and an HTTPS token"),
     _value("provenance", "--provenance=false is accepted", *("false", "0")),
     _value("sbom", "--sbom=false is accepted", *("false", "0")),
     _value("attest", "", *("type=provenance,disabled=true", "type=sbom,disabled=true")),
     _value("annotation", "--label sets metadata in the image's configuration"),
     _switch("load", "use -o type=docker,dest=image.tar, then docker load -i image.tar", "false"),
-    _value("allow", "kpy has no entitlements"),
-    _value("ulimit", _NO_LIMITS),
     _value("cgroup-parent", _NO_LIMITS),
     _value("memory", _NO_LIMITS),
     _value("memory-swap", _NO_LIMITS),
@@ -112,6 +112,9 @@ def read(argv: Sequence[str], terminal: Terminal) -> tuple[BuildOptions, Progres
         add_hosts=values.hosts(parsed.all("add-host")),
         network=_network(parsed.one("network", "default")),
         shm_size=values.size(parsed.one("shm-size", "0"), "--shm-size"),
+        ssh=limits.agents(parsed.all("ssh")),
+        allow=limits.entitlements(parsed.all("allow")),
+        ulimits=limits.ulimits(parsed.all("ulimit")),
     )
     _check_together(options, terminal)
     return options, progress

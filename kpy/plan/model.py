@@ -107,6 +107,7 @@ class RunOp:
     shm_size: int = 0
     platform: str = ""
     proxies: tuple[str, ...] = ()
+    ulimits: tuple[tuple[str, int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +221,7 @@ class PlanOptions:
     hosts: tuple[tuple[str, str], ...] = ()
     network: str = ""
     shm_size: int = 0
+    ulimits: tuple[tuple[str, int, int], ...] = ()
     hostname: str = ""
     ignore: Ignore = field(default_factory=Ignore)
     every_stage: bool = False

@@ -23,23 +23,24 @@ def plan_run(dispatcher: "Dispatcher", item: ins.Run) -> None:
     state, planner = dispatcher.state, dispatcher.planner
     argv, script = _argv(dispatcher, item)
     inputs = [state.step]
-    mounts = tuple(_mount(dispatcher, mount, item.span, inputs) for mount in item.mounts)
+    mounts = _sockets_placed([_mount(dispatcher, mount, item.span, inputs) for mount in item.mounts])
     declared = {arg.key for arg in state.scope.args}
     given = dict(planner.options.build_args)
     op = RunOp(
         argv=argv,
-        env=tuple(f"{name}={value}" for name, value in state.scope.env.items()),
+        env=_environment(state.scope.env, mounts),
         cwd=state.workdir,
         user=state.runtime.user,
         mounts=mounts,
         network=_network(dispatcher, item),
-        security=item.security,
+        security=item.security if item.security != "sandbox" else "",
         devices=item.devices,
         script=script,
         hosts=planner.options.hosts,
         shm_size=planner.options.shm_size,
         platform=str(state.platform),
         proxies=_proxies(given, declared),
+        ulimits=planner.options.ulimits,
     )
     text = item.original.strip().splitlines()[0] if item.original.strip() else "RUN"
     state.step = planner.graph.add(
@@ -56,6 +57,27 @@ def _proxies(given: Mapping[str, str], declared: set[str]) -> tuple[str, ...]:
         for name in PROXY_ARGS
         if name.lower() in folded and name not in declared
     )
+
+
+def _sockets_placed(mounts: list[MountOp]) -> tuple[MountOp, ...]:
+    """SSH mounts with a target each: the Nth of them, whatever has one, is `ssh_agent.N` by default (R18)."""
+    placed, number = [], 0
+    for mount in mounts:
+        if mount.kind == "ssh":
+            placed.append(replace(mount, target=mount.target or f"/run/buildkit/ssh_agent.{number}"))
+            number += 1
+        else:
+            placed.append(mount)
+    return tuple(placed)
+
+
+def _environment(env: Mapping[str, str], mounts: tuple[MountOp, ...]) -> tuple[str, ...]:
+    """The variables of the stage, and SSH_AUTH_SOCK for the first SSH mount unless the stage has one (R18)."""
+    found = [f"{name}={value}" for name, value in env.items()]
+    sockets = [mount.target for mount in mounts if mount.kind == "ssh"]
+    if sockets and "SSH_AUTH_SOCK" not in env:
+        found.append(f"SSH_AUTH_SOCK={sockets[0]}")
+    return tuple(found)
 
 
 def _network(dispatcher: "Dispatcher", item: ins.Run) -> str:
@@ -86,6 +108,10 @@ def _mount(dispatcher: "Dispatcher", mount: ins.Mount, span: Span, inputs: list[
     target = absolute(dispatcher.state.workdir, mount.target) if mount.target else ""
     if mount.kind in ("bind", "cache", "tmpfs") and (not target or target == "/"):
         raise span.error(f"invalid mount target {mount.target or ''!r} of --mount=type={mount.kind}", hint="a target below / is needed")
+    if mount.kind == "ssh" and mount.source:
+        raise span.error("invalid ssh mount: it does not support source", hint="id=ID names an agent of --ssh")
+    if mount.kind == "cache" and mount.source and not mount.from_:
+        raise span.error("invalid cache mount: it has a source, but no from", hint="name the stage or image: from=NAME")
     source = -1
     if mount.kind == "bind" or (mount.kind == "cache" and mount.from_):
         step, _ = dispatcher.planner.source_step(mount.from_ or "", dispatcher.state, span)

@@ -16,6 +16,7 @@ class Process:
     `network`: `default` and `host` share the builder's network where the environment gives no other; `none` has
     only a loopback interface, or is a SandboxError before anything runs.
     `hosts` are extra (name, address) lines of /etc/hosts. `shm_size` bytes, 0 = the default 64 MiB.
+    `ulimits` are (name, soft, hard) with the names of docker's --ulimit, -1 for no limit (R19).
     """
 
     argv: tuple[str, ...]
@@ -26,6 +27,7 @@ class Process:
     hostname: str = "buildkitsandbox"
     hosts: tuple[tuple[str, str], ...] = ()
     shm_size: int = 0
+    ulimits: tuple[tuple[str, int, int], ...] = ()
 
     def with_identity(self, identity: Identity) -> "Process":
         """The same process as somebody else."""

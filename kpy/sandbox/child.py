@@ -17,7 +17,7 @@ import sys
 
 from kpy.linux import capabilities, libc
 from kpy.linux.namespaces import CLONE_NEWPID
-from kpy.sandbox import mounts, program
+from kpy.sandbox import mounts, program, rlimits
 from kpy.sandbox.stubs import Stub
 
 TYPE_CHECKING = False  # as mypy knows it; importing typing takes longer than all else here
@@ -207,6 +207,10 @@ def _take_identity(spec: "dict[str, Any]") -> None:
         os.chdir(cwd)
     except OSError as error:
         raise program.CannotStart(f"chdir to {os.fsdecode(cwd)}: {mounts.reason(error)}", program.NOT_FOUND) from error
+    try:
+        rlimits.apply(spec["ulimits"])
+    except rlimits.NotAllowed as error:
+        raise mounts.Refused(error.text, 0) from error
     held = capabilities.permitted()
     capabilities.limit_bounding(keep)
     try:

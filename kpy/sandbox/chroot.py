@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from kpy.errors import SandboxError
 from kpy.sandbox.base import Mount, Process
 from kpy.sandbox.emulate import Shelf, mounted
-from kpy.sandbox.live import check_network, environment, hosts_lines
+from kpy.sandbox.live import check_limits, check_network, environment, hosts_lines
 from kpy.sandbox.spawn import Job, run
 from kpy.util.cancel import Cancel
 from kpy.util.erase import empty, remove
@@ -35,6 +35,7 @@ class ChrootSandbox:
     def check(self, process: Process, mounts: Sequence[Mount], /) -> None:
         """See Sandbox."""
         check_network(process)
+        check_limits(process)
         for mount in mounts:
             target = os.path.normpath(mount.target)
             if target.startswith(tuple(path + "/" for path in _CLOSED)) or target in {*_CLOSED, "/dev"}:

@@ -103,6 +103,7 @@ def _spec(job: Job) -> bytes:
             "groups": process.identity.groups,
             "root": job.root,
             "no_network": process.network == "none",
+            "ulimits": process.ulimits,
         }
     ).encode()
 

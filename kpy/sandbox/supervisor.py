@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from kpy.sandbox.program import NOT_FOUND, CannotStart, execute
+from kpy.sandbox.rlimits import NotAllowed, apply
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _CLONE_NEWNET = 0x40000000
@@ -99,6 +100,10 @@ def _enter(libc: ctypes.CDLL, spec: dict[str, Any]) -> None:
         os.chdir(spec["cwd"])
     except OSError as error:
         _cannot(f"chdir to {spec['cwd']}: {os.strerror(error.errno or 0).lower()}", NOT_FOUND)
+    try:
+        apply(spec["ulimits"])
+    except NotAllowed as error:
+        raise _Refused(error.text, 0) from error
     uid, gid, groups = spec["uid"], spec["gid"], spec["groups"]
     try:
         if os.geteuid() == 0:

@@ -25,6 +25,7 @@ from kpy.linux.users import home_of
 from kpy.sandbox import process as runner
 from kpy.sandbox.base import Mount, Process
 from kpy.sandbox.etcfiles import hosts_file, resolver_file
+from kpy.sandbox.rlimits import too_high
 from kpy.util.cancel import Cancel
 from kpy.util.erase import remove
 
@@ -45,7 +46,10 @@ class UsernsSandbox:
     private_pids: bool = True
 
     def check(self, process: Process, mounts: Sequence[Mount], /) -> None:
-        """All of it can be run here."""
+        """All of it can be run here, but for limits above the user's own: only root of the host may raise them."""
+        problem = too_high(process.ulimits)
+        if problem:
+            raise SandboxError(problem, hint="ask for less, or raise the limit of the user who builds")
 
     def run(
         self,
@@ -109,6 +113,7 @@ class UsernsSandbox:
             "gid": identity.gid,
             "groups": list(identity.groups),
             "capabilities": capabilities.DEFAULT,
+            "ulimits": process.ulimits,
         }
 
 

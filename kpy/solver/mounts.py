@@ -33,16 +33,34 @@ def make_mounts(
             case "secret":
                 _secret(item, services, mounts, variables)
             case _:
-                if item.required:
-                    raise SandboxError(
-                        "--mount=type=ssh: no SSH agent or key was given to this build",
-                        hint="kpy does not support --ssh yet",
-                    )
+                _ssh(item, services, mounts, stack)
     if op.script is not None:
-        name, content = op.script
-        data = content.encode("utf-8", "surrogateescape")
-        mounts.append(Mount("file", f"/dev/pipes/{name}", read_only=True, data=data, mode=0o755))
+        mounts.append(_script(op.script))
     return mounts, variables
+
+
+def planned_mounts(op: RunOp) -> list[Mount]:
+    """What `make_mounts` will want, without sources and contents: for Sandbox.check. Optional ones are in it."""
+    mounts = []
+    for item in op.mounts:
+        match item.kind:
+            case "bind":
+                mounts.append(Mount("bind", item.target, read_only=item.read_only, discard=not item.read_only))
+            case "tmpfs":
+                mounts.append(Mount("tmpfs", item.target, size=item.size))
+            case "secret":
+                mounts += [Mount("file", item.target, read_only=True)] if item.target else []
+            case _:
+                mounts.append(Mount("bind", item.target, read_only=item.read_only))
+    return [*mounts, *([_script(op.script)] if op.script is not None else [])]
+
+
+def _script(script: tuple[str, str]) -> Mount:
+    """A heredoc with `#!` (H07)."""
+    name, content = script
+    return Mount(
+        "file", f"/dev/pipes/{name}", read_only=True, data=content.encode("utf-8", "surrogateescape"), mode=0o755
+    )
 
 
 def _source(item: MountOp, value: Value, services: Services, stack: ExitStack) -> str:
@@ -71,6 +89,16 @@ def _files(value: ChainValue, services: Services) -> FilesValue:
     from kpy.solver.execute import files_of
 
     return FilesValue(files_of(value, services)[0])
+
+
+def _ssh(item: MountOp, services: Services, mounts: list[Mount], stack: ExitStack) -> None:
+    """The socket of an agent (R18)."""
+    socket = services.ssh.get(item.id)
+    if socket is not None:
+        path = stack.enter_context(socket(uid=item.uid, gid=item.gid, mode=item.mode))
+        mounts.append(Mount("bind", item.target, path))
+    elif item.required:
+        raise SandboxError(f"ssh agent {item.id}: not given to this build", hint=f"use --ssh {item.id}, or --ssh {item.id}=KEYFILE")
 
 
 def _cache(item: MountOp, inputs: Sequence[Value], services: Services, stack: ExitStack) -> Mount:

@@ -15,7 +15,7 @@ from kpy.layer.tree import Tree
 from kpy.linux.users import lookup_user
 from kpy.oci.image import Layer
 from kpy.plan.model import RunOp, Step
-from kpy.sandbox.base import Mount, Process
+from kpy.sandbox.base import Process
 from kpy.solver.build_layer import SECOND, store_layer
 from kpy.solver.mounts import make_mounts
 from kpy.solver.values import ChainValue, Services, Value
@@ -74,6 +74,7 @@ def make_process(op: RunOp, variables: Sequence[str], services: Services) -> Pro
         hostname=services.hostname or "buildkitsandbox",
         hosts=op.hosts,
         shm_size=op.shm_size,
+        ulimits=op.ulimits,
     )
 
 
@@ -102,20 +103,6 @@ def _hint(status: int, output: str) -> str:
         return ""
     memory = ", often because memory ran out: see the kernel's log" if name == "SIGKILL" else ""
     return f"exit code {status} means that it was ended by {name}{memory}"
-
-
-def check_runs(steps: Sequence[Step], services: Services) -> None:
-    """Refuse before the first step what this environment cannot do: mounts, networks, the sandbox itself.
-
-    Raises SandboxError or DockerfileError that names the instruction.
-    """
-    _, sandbox = services.strategy()
-    for step in steps:
-        if isinstance(step.op, RunOp):
-            sandbox.check(make_process(step.op, (), services), [
-                Mount("tmpfs" if mount.kind == "tmpfs" else "bind", mount.target, read_only=mount.read_only)
-                for mount in step.op.mounts
-            ])  # fmt: skip
 
 
 class Tail:

@@ -7,8 +7,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from kpy.errors import InterruptedBuildError
 from kpy.events import StepFinished, StepStarted
 from kpy.plan.model import Plan, RunOp, Step
+from kpy.solver.check import check_runs
 from kpy.solver.execute import execute
-from kpy.solver.run import check_runs
 from kpy.solver.values import Services, Value
 
 

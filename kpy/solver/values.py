@@ -1,6 +1,7 @@
 """What a step gives to the next one: a chain of layers, or a tree of files. And what steps are run with."""
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
@@ -55,10 +56,20 @@ class Strategy(Protocol):
         ...
 
 
+class SocketFor(Protocol):
+    """An SSH agent of `--ssh`."""
+
+    def __call__(self, *, uid: int, gid: int, mode: int) -> AbstractContextManager[str]:
+        """The path of a socket of that owner and mode, behind which the agent is while the block runs. Raises
+        SandboxError."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """All that steps need. `spool` is a directory for temporary files of
-    this build. `secrets` give their value when asked; `epoch` is SOURCE_DATE_EPOCH in seconds (A16)."""
+    this build. `secrets` give their value when asked; `ssh` are
+    agents by id; `allow` are entitlements; `epoch` is SOURCE_DATE_EPOCH in seconds (A16)."""
 
     store: Store
     cache: Cache
@@ -72,6 +83,8 @@ class Services:
     fetch: Callable[[HttpOp | GitOp, str], FilesValue]
     spool: str
     secrets: Mapping[str, Callable[[], bytes]] = field(default_factory=dict, repr=False)
+    ssh: Mapping[str, SocketFor] = field(default_factory=dict)
+    allow: frozenset[str] = frozenset()
     epoch: int | None = None
     no_cache: bool = False
     hostname: str = ""

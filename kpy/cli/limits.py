@@ -1,0 +1,60 @@
+"""The values of `kpy build`'s flags that say what a RUN may do and have: --ssh, --allow, --ulimit, as buildx reads them."""
+
+import re
+from collections.abc import Sequence
+
+from kpy.app.options import SshSpec
+from kpy.errors import UsageError
+
+_NAMES = ("core", "cpu", "data", "fsize", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio", "rttime",
+          "sigpending", "stack")  # fmt: skip
+_LARGEST = 1 << 63
+_ENTITLEMENTS = {
+    "network.host": "",
+    "security.insecure": "a RUN of kpy never has more rights than the user who builds",
+    "device": "kpy gives no devices to a RUN",
+}
+
+
+def agents(texts: Sequence[str]) -> tuple[SshSpec, ...]:
+    """`default`, `ID`, `ID=SOCKET`, `ID=KEY[,KEY]`; each id once."""
+    found: dict[str, SshSpec] = {}
+    for text in texts:
+        ident, equals, rest = text.partition("=")
+        paths = tuple(rest.split(",")) if equals else ()
+        if not ident or not all(paths):
+            raise UsageError(f"invalid --ssh {text!r}", hint="for example --ssh default, or --ssh default=~/.ssh/id_ed25519")
+        if ident in found:
+            raise UsageError(f"--ssh {ident} is given twice", hint=f"all keys of one id at once: --ssh {ident}=KEY,KEY")
+        found[ident] = SshSpec(ident, paths)
+    return tuple(found.values())
+
+
+def entitlements(texts: Sequence[str]) -> tuple[str, ...]:
+    """`network.host`; what kpy cannot give is an error that says why."""
+    for text in texts:
+        name = text.partition("=")[0]
+        if text not in _ENTITLEMENTS and name != "device":
+            raise UsageError(f"invalid entitlement {text!r} for --allow", hint="kpy knows network.host")
+        if _ENTITLEMENTS[name]:
+            raise UsageError(f"--allow {text} is not supported: {_ENTITLEMENTS[name]}", hint="kpy knows network.host")
+    return tuple(dict.fromkeys(texts))
+
+
+def ulimits(texts: Sequence[str]) -> tuple[tuple[str, int, int], ...]:
+    """`NAME=SOFT[:HARD]`, sorted by name, the last of a name wins; -1 is no limit."""
+    found = {}
+    for text in texts:
+        match = re.fullmatch(r"([a-z]+)=(-1|[0-9]+)(?::(-1|[0-9]+))?", text)
+        if match is None:
+            raise UsageError(f"invalid --ulimit {text!r}", hint="for example nofile=1024 or nofile=1024:4096")
+        name, soft = match[1], int(match[2])
+        hard = soft if match[3] is None else int(match[3])
+        if name not in _NAMES:
+            raise UsageError(f"invalid --ulimit {text!r}: there is no limit {name!r}", hint=f"there are {', '.join(_NAMES)}")
+        if max(soft, hard) >= _LARGEST:
+            raise UsageError(f"invalid --ulimit {text!r}: the number is too large", hint="-1 is no limit")
+        if hard != -1 and (soft == -1 or soft > hard):
+            raise UsageError(f"invalid --ulimit {text!r}: the soft limit is above the hard limit")
+        found[name] = (name, soft, hard)
+    return tuple(found[name] for name in sorted(found))
