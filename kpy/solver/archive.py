@@ -68,7 +68,8 @@ class _Range(io.RawIOBase):
 
 def is_archive(opener: Open) -> bool:
     """Does the file begin as a tar does, plain or compressed?"""
-    return sniff_archive(opener()) is not None
+    with opener() as stream:
+        return sniff_archive(stream) is not None
 
 
 def unpack(opener: Open, name: str, dest: str, target: LayerTarget, rules: Rules, spool: Spool) -> None:
@@ -145,6 +146,8 @@ class _Unpacker:
         put = self.target.puts.get(source)
         if put is None:
             raise ContentError(f"{entry.path} is a hard link to {entry.link}, which the archive does not have")
+        if put.entry.kind is Kind.DIR:
+            raise ContentError(f"{entry.path} is a hard link to {entry.link}, which is a directory")
         same = put.same_file or ("archive", self.name, source)
         self.target.puts[source] = replace(put, same_file=same)
         self.target.put(replace(put.entry, path=place), put.open, same)

@@ -12,6 +12,7 @@ from kpy.layer.source import FileSource
 from kpy.oci.digest import Digest
 from kpy.solver.lookup import parts_of, resolve, wildcards
 from kpy.solver.target import LayerTarget
+from kpy.util import paths
 from kpy.util.modes import Mode
 
 CAPABILITY = "security.capability"  # the only attribute that BuildKit keeps in layers (C15)
@@ -38,6 +39,17 @@ class Wanted:
 
     source: Entry
     path: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Directory:
+    """A directory of the source whose content is to be copied, and where to. `relative` is its path from the top of
+    the copy. `pending` are excluded directories above, made when something in them turns out to be included."""
+
+    source: str
+    place: str
+    relative: str
+    pending: tuple[tuple[Entry, str], ...] = ()
 
 
 class Copier:
@@ -160,32 +172,35 @@ class Copier:
         elif there.kind is not Kind.DIR:
             raise ContextError(f"cannot copy the directory {entry.path} to the non-directory /{into}")
 
-    def copy_children(self, source: str, place: str, relative: str, pending: tuple[tuple[Entry, str], ...] = ()) -> None:
-        """Copy what is in a directory. `relative` is the path from the top of this source, for --exclude (C21).
+    def copy_children(self, source: str, place: str, relative: str) -> None:
+        """Copy what is in a directory. `relative` is the path from the top of this source, for --exclude (C21)."""
+        todo = [_Directory(source, place, relative)]
+        while todo:  # and no recursion: an image may be as deep as it likes
+            todo += reversed(self._copy_directory(todo.pop()))
 
-        `pending` are excluded directories above, made when something in them turns out to be included.
-        """
+    def _copy_directory(self, here: "_Directory") -> list["_Directory"]:
+        """Copy what is in one directory, but not below; gives the directories to go on with."""
         exclude = self.rules.exclude
-        for name in self.source.children(source):
-            entry = self.source.lookup(f"{source}/{name}" if source else name)
+        pending = here.pending
+        found: list[_Directory] = []
+        for name in self.source.children(here.source):
+            entry = self.source.lookup(paths.join(here.source, name))
             if entry is None:
                 continue
-            below = f"{relative}/{name}" if relative else name
-            into = f"{place}/{name}" if place else name
-            excluded = exclude is not None and exclude.matches(below)
-            if excluded and not (entry.kind is Kind.DIR and exclude is not None and exclude.may_include_below(below)):
-                continue
-            if excluded:
-                self.copy_children(entry.path, into, below, (*pending, (entry, into)))
+            below, into = paths.join(here.relative, name), paths.join(here.place, name)
+            if exclude is not None and exclude.matches(below):
+                if entry.kind is Kind.DIR and exclude.may_include_below(below):
+                    found.append(_Directory(entry.path, into, below, (*pending, (entry, into))))
                 continue
             for above, path in pending:
                 self.make_parent(above, path)
             pending = ()
             if entry.kind is Kind.DIR:
                 self.copy_dir(entry, into)
-                self.copy_children(entry.path, into, below)
+                found.append(_Directory(entry.path, into, below))
             else:
                 self.copy_entry(entry, into)
+        return found
 
     def copy_dir(self, entry: Entry, into: str) -> None:
         """A directory below the top: its metadata replaces that of one that is there (C10)."""

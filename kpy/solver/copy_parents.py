@@ -8,6 +8,7 @@ from kpy.layer.entry import Kind
 from kpy.layer.source import FileSource
 from kpy.solver.copy import Copier, missing
 from kpy.solver.lookup import has_wildcard, parts_of, resolve
+from kpy.util import paths
 
 
 def split_pivot(pattern: str) -> tuple[list[str], list[str]]:
@@ -22,36 +23,28 @@ def split_pivot(pattern: str) -> tuple[list[str], list[str]]:
 def expand(source: FileSource, base: str, patterns: list[str]) -> Iterator[str]:
     """The paths below `base` that match, relative to it, sorted, parents before what is in them, each once."""
     seen: set[str] = set()
-    for path in _expand(source, base, "", patterns):
-        if path not in seen:
+    todo = [("", 0)]  # a path, and how many of the patterns it has used up
+    while todo:
+        path, used = todo.pop()
+        if used < len(patterns):
+            todo += reversed(_deeper(source, base, path, patterns, used))
+        elif path not in seen:
             seen.add(path)
             yield path
 
 
-def _expand(source: FileSource, base: str, done: str, patterns: list[str]) -> Iterator[str]:
-    if not patterns:
-        yield done
-        return
-    here = "/".join(part for part in (base, done) if part)
-    head, rest = patterns[0], patterns[1:]
+def _deeper(source: FileSource, base: str, done: str, patterns: list[str], used: int) -> list[tuple[str, int]]:
+    """The next component of a path below `base` that may match."""
+    here, head, last = paths.join(base, done) if done else base, patterns[used], used + 1 == len(patterns)
     if head == "**":
-        if rest:
-            yield from _expand(source, base, done, rest)
-        for name in source.children(here):
-            below = f"{done}/{name}" if done else name
-            if not rest:
-                yield below
-            else:
-                yield from _expand(source, base, below, patterns)
-        return
+        names = [paths.join(done, name) for name in source.children(here)]
+        if last:
+            return [(name, used + 1) for name in names]
+        return [(done, used + 1), *((name, used) for name in names)]
     if not has_wildcard(head):
-        below = f"{done}/{head}" if done else head
-        if source.lookup("/".join(part for part in (base, below) if part)) is not None:
-            yield from _expand(source, base, below, rest)
-        return
-    for name in source.children(here):
-        if match(head, name):
-            yield from _expand(source, base, f"{done}/{name}" if done else name, rest)
+        below = paths.join(done, head)
+        return [(below, used + 1)] if source.lookup(paths.join(base, below)) is not None else []
+    return [(paths.join(done, name), used + 1) for name in source.children(here) if match(head, name)]
 
 
 def copy_with_parents(copier: Copier, pattern: str, dest: str) -> int:

@@ -110,7 +110,7 @@ def _mount_key(path: str, value: Value, services: Services) -> str:
     source, _ = files_of(value, services)
     target = LayerTarget(Tree.empty())
     copier = Copier(source, target, Rules(None, None, keep_owner=True, exclude=None, now=0), tag="")
-    copier.copy(path.replace("*", "\\*") if path else "/", "/mount")
+    copier.copy_path("/".join(parts_of(path)), "/mount")
     return str(copy_key(target, _digests(copier, source, services)))
 
 
