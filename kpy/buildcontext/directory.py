@@ -9,11 +9,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import BinaryIO
 
-from kpy.dockerfile.dockerignore import Ignore
+from kpy.dockerfile.dockerignore import Ignore, State
 from kpy.errors import ContextError
 from kpy.layer.entry import KIND_OF_FORMAT, Entry, Kind
 from kpy.layer.source import Opener
-from kpy.util import fs
+from kpy.util import fs, paths
 
 CAPABILITY = "security.capability"
 
@@ -25,6 +25,7 @@ class DirectoryContext:
         self.root = os.path.abspath(root)
         self._ignore = ignore
         self._entries: dict[str, Entry | None] = {}
+        self._states: dict[str, State] = {}
         self._links: dict[str, tuple[int, int]] = {}
         self._stats: dict[str, tuple[int, int, int, int, int]] = {}
 
@@ -33,7 +34,24 @@ class DirectoryContext:
 
     def excluded(self, path: str) -> bool:
         """Does .dockerignore exclude it?"""
-        return bool(path) and self._ignore is not None and self._ignore.matches(path)
+        if not path or self._ignore is None:
+            return False
+        return self._ignore.excluded(path, self._state(path.rpartition("/")[0]))[0]
+
+    def _state(self, directory: str) -> State:
+        """What the patterns say of a directory, for what is in it; remembered, for walks."""
+        state: State = ()
+        if self._ignore is None or not directory:
+            return state
+        if (known := self._states.get(directory)) is not None:
+            return known
+        above = ""
+        for name in directory.split("/"):
+            above = paths.join(above, name)
+            known = self._states.get(above)
+            state = self._ignore.excluded(above, state)[1] if known is None else known
+            self._states[above] = state
+        return state
 
     def exists_but_excluded(self, path: str) -> bool:
         """Is it there on disk, and only .dockerignore hides it (C30)?"""
@@ -64,18 +82,19 @@ class DirectoryContext:
 
     def _has_included(self, path: str) -> bool:
         """An excluded directory is kept when an exception lets something below it in."""
-        if self._ignore is None or not self._ignore.may_include_below(path):
-            return False
-        try:
-            names = os.listdir(self._path(path))
-        except OSError:
-            return False
-        for name in names:
-            below = f"{path}/{name}"
-            if not self._ignore.matches(below):
+        todo = [path]
+        while todo and self._ignore is not None:
+            directory = todo.pop()
+            if not self._ignore.may_include_below(directory):
+                continue
+            try:
+                with os.scandir(self._path(directory)) as found:
+                    entries = [(paths.join(directory, item.name), item.is_dir(follow_symlinks=False)) for item in found]
+            except OSError:
+                continue
+            if not all(self.excluded(below) for below, _ in entries):
                 return True
-            if os.path.isdir(self._path(below)) and not os.path.islink(self._path(below)) and self._has_included(below):
-                return True
+            todo += [below for below, is_dir in entries if is_dir]
         return False
 
     def _entry(self, path: str, found: os.stat_result) -> Entry:

@@ -38,7 +38,7 @@ def _deeper(source: FileSource, base: str, done: str, patterns: list[str], used:
     here, head, last = paths.join(base, done) if done else base, patterns[used], used + 1 == len(patterns)
     if head == "**":
         names = [paths.join(done, name) for name in source.children(here)]
-        if last:
+        if last:  # what is below comes with it
             return [(name, used + 1) for name in names]
         return [(done, used + 1), *((name, used) for name in names)]
     if not has_wildcard(head):
