@@ -29,11 +29,12 @@ _GROUP = b"root:x:0:\nnogroup:x:65534:\n"
 
 @dataclass(frozen=True)
 class Base:
-    """What goes into a base image: a way to write its tar, and its configuration."""
+    """What goes into a base image: a way to write the tar of each of its layers, and its configuration."""
 
     name: str
     write: Callable[[Path], None]
     command: tuple[str, ...] = ("/bin/sh",)
+    more: tuple[Callable[[Path], None], ...] = ()
 
 
 def suite() -> str:
@@ -89,16 +90,30 @@ def _busybox(target: Path) -> None:
         _write_busybox(tar)
 
 
-def _big(target: Path) -> None:
-    """Busybox and 800 MB in 16,000 files of which half compresses: for the benchmark."""
+def _small_files(target: Path) -> None:
+    """400 MB in 20,000 files, of which half compresses; a directory that is a link, and a user."""
     noise = random.Random(1)
     with tarfile.open(target, "w") as tar:
-        _write_busybox(tar)
-        for group in range(160):
-            _member(tar, f"usr/d{group}", tarfile.DIRTYPE)
+        _member(tar, "etc/passwd", tarfile.REGTYPE, _PASSWD + b"app:x:1000:1000:app:/:/bin/sh\n", 0o644)
+        _member(tar, "usr/lib", tarfile.DIRTYPE)
+        _member(tar, "lib", tarfile.SYMTYPE, link="usr/lib")
+        for group in range(200):
+            _member(tar, f"usr/lib/d{group}", tarfile.DIRTYPE)
             for number in range(100):
-                data = noise.randbytes(25_000) + b"all work and no play " * 1190
-                _member(tar, f"usr/d{group}/f{number}", tarfile.REGTYPE, data, 0o644)
+                data = noise.randbytes(10_000) + b"all work and no play " * 476
+                _member(tar, f"usr/lib/d{group}/f{number}", tarfile.REGTYPE, data, 0o644)
+
+
+def _large_files(target: Path) -> None:
+    """400 MB in four files, of which half compresses; a deletion and a hard link."""
+    noise = random.Random(2)
+    with tarfile.open(target, "w") as tar:
+        _member(tar, "opt", tarfile.DIRTYPE)
+        _member(tar, "usr/lib/d0/.wh.f0", tarfile.REGTYPE)
+        for number in range(4):
+            data = b"".join(noise.randbytes(50_000) + b"and no play at all. " * 2500 for _ in range(1000))
+            _member(tar, f"opt/large{number}", tarfile.REGTYPE, data, 0o644)
+        _member(tar, "opt/again", tarfile.LNKTYPE, link="opt/large0")
 
 
 # python3 in Debian refuses to let pip write beside dpkg; in an image there is nobody to protect.
@@ -111,15 +126,28 @@ BASES = {
         Base("base/debian:12", _debian("ca-certificates"), ("/bin/bash",)),
         Base("base/python:3", _debian("python3", "python3-pip", hooks=(_ALLOW_PIP,)), ("python3",)),
         Base("base/gcc:1", _debian("gcc", "libc6-dev"), ("/bin/bash",)),
-        Base("base/big:1", _big),
+        Base("base/big:1", _busybox, more=(_small_files, _large_files)),
     )
 }
 
 
-def rootfs(name: str, cache: Path) -> Path:
-    """The gzipped tar of a base, made at most once a day."""
-    day = time.strftime("%Y%m%d")
+def layers(name: str, cache: Path) -> list[Path]:
+    """The gzipped tars of a base, made at most once a day."""
+    base = BASES[name]
     stem = f"{name.replace('/', '-').replace(':', '-')}-{suite()}-{ARCHITECTURE}"
+    if not base.more:
+        return [_packed(stem, base.write, cache)]
+    return [_packed(f"{stem}-layer{number}", write, cache) for number, write in enumerate((base.write, *base.more))]
+
+
+def rootfs(name: str, cache: Path) -> Path:
+    """The gzipped tar of a base that has but one layer."""
+    (path,) = layers(name, cache)
+    return path
+
+
+def _packed(stem: str, write: Callable[[Path], None], cache: Path) -> Path:
+    day = time.strftime("%Y%m%d")
     path = cache / f"{stem}-{day}.tar.gz"
     if path.exists():
         return path
@@ -127,7 +155,7 @@ def rootfs(name: str, cache: Path) -> Path:
     plain = cache / f"{stem}.{os.getpid()}.tar"
     packed = plain.with_suffix(".tar.gz")
     try:
-        BASES[name].write(plain)
+        write(plain)
         with (
             plain.open("rb") as source,
             packed.open("wb") as out,
@@ -150,11 +178,13 @@ def _digest(stream: BinaryIO) -> str:
 
 def push(host: str, name: str, cache: Path) -> str:
     """Make a base if need be, push it to a registry, and return its reference."""
-    layer = rootfs(name, cache)
-    with layer.open("rb") as packed:
-        digest = _digest(packed)
-    with gzip.open(layer) as plain:
-        diff_id = _digest(plain)  # type: ignore[arg-type]
+    packed = layers(name, cache)
+    digests, diff_ids = [], []
+    for layer in packed:
+        with layer.open("rb") as file:
+            digests.append(_digest(file))
+        with gzip.open(layer) as plain:
+            diff_ids.append(_digest(plain))  # type: ignore[arg-type]
     created = "2020-01-01T00:00:00Z"
     config = json.dumps(
         {
@@ -162,8 +192,8 @@ def push(host: str, name: str, cache: Path) -> str:
             "os": "linux",
             "created": created,
             "config": {"Env": [PATH], "Cmd": list(BASES[name].command)},
-            "rootfs": {"type": "layers", "diff_ids": [diff_id]},
-            "history": [{"created": created, "created_by": f"rootfs of {name}"}],
+            "rootfs": {"type": "layers", "diff_ids": diff_ids},
+            "history": [{"created": created, "created_by": f"rootfs of {name}"} for _ in packed],
         }
     ).encode()
     manifest = json.dumps(
@@ -175,13 +205,15 @@ def push(host: str, name: str, cache: Path) -> str:
             ),
             "layers": [
                 _descriptor("application/vnd.oci.image.layer.v1.tar+gzip", digest, layer.stat().st_size)
+                for layer, digest in zip(packed, digests, strict=True)
             ],
         }
     ).encode()
     repository, _, tag = name.partition(":")
     url = f"http://{host}/v2/{repository}"
-    with layer.open("rb") as packed:
-        _upload(url, digest, packed, layer.stat().st_size)
+    for layer, digest in zip(packed, digests, strict=True):
+        with layer.open("rb") as file:
+            _upload(url, digest, file, layer.stat().st_size)
     _upload(url, _digest(io.BytesIO(config)), io.BytesIO(config), len(config))
     kind = "application/vnd.oci.image.manifest.v1+json"
     _put(f"{url}/manifests/{tag}", io.BytesIO(manifest), len(manifest), kind)

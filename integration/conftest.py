@@ -193,3 +193,9 @@ def python_base(registry: servers.Registry, cache: Path) -> str:
 @pytest.fixture(scope="session")
 def gcc_base(registry: servers.Registry, cache: Path) -> str:
     return bases.push(registry.host, "base/gcc:1", cache)
+
+
+@pytest.fixture(scope="session")
+def big_base(registry: servers.Registry, cache: Path) -> str:
+    """800 MB in three layers."""
+    return bases.push(registry.host, "base/big:1", cache)
