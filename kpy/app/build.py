@@ -10,34 +10,28 @@ from pathlib import Path
 from typing import Any
 
 from kpy.app import strategy as strategies
-from kpy.app.contexts import with_layouts
 from kpy.app.export import Exports
+from kpy.app.inputs import Inputs, open_inputs
 from kpy.app.keep import needed_paths
 from kpy.app.options import BuildOptions, Environment
 from kpy.app.outputs import compression, epoch
-from kpy.app.remotes import Remotes, Secrets
-from kpy.app.resolver import Resolver
-from kpy.app.secrets import secret_readers
-from kpy.app.sources import Sources, read_sources
+from kpy.app.planning import make_plan
 from kpy.app.ssh import agent_sockets
-from kpy.app.world import open_store, registry_client, state_directory
+from kpy.app.world import state_directory
 from kpy.cache.local import LocalCache
-from kpy.events import Reporter, Warned
+from kpy.events import Reporter
 from kpy.exporter.base import Artifact, ExportResult
-from kpy.oci import platform as platforms
 from kpy.oci.descriptor import Descriptor
 from kpy.oci.digest import Digest
 from kpy.oci.image import Image
 from kpy.oci.manifest import build_index
-from kpy.plan.convert import convert
-from kpy.plan.model import Plan, PlanOptions
+from kpy.plan.model import Plan
 from kpy.solver.assemble import Format, assemble
 from kpy.solver.content import Layers
 from kpy.solver.hashing import ContentHashes
 from kpy.solver.newest import newest_time
 from kpy.solver.solve import solve
 from kpy.solver.values import ChainValue, Services
-from kpy.store.store import Store
 from kpy.util import fs
 from kpy.util.cancel import Cancel
 
@@ -55,47 +49,21 @@ class Built:
 def build(options: BuildOptions, environment: Environment, report: Reporter, cancel: Cancel) -> Built:
     """Build and export. Raises KpyError; then nothing was tagged and no half-written file is left."""
     place = strategies.prepare(options.isolation, environment.variables)  # first: no thread may run yet
-    store = open_store(environment)
     with ExitStack() as stack:
-        stack.enter_context(store.session(cancel=cancel))
-        store.remove_stale()
-        spool = str(stack.enter_context(store.temporary_directory()))
-        secrets = secret_readers(options.secrets, environment)
-        remotes = Remotes(environment, secrets, store, spool, report, cancel, stack)
-        sources = read_sources(options, environment, remotes, spool, cancel, stack)
-        client = stack.enter_context(registry_client(environment, options.insecure_registries, cancel))
-        resolver = Resolver(store, client, report, pull=options.pull)
-        exports = Exports(options, environment, store, client, resolver, report, cancel)
+        inputs = open_inputs(options, environment, report, cancel, stack)
+        exports = Exports(options, environment, inputs.store, inputs.client, inputs.resolver, report, cancel)
         exports.check()
-        plan = convert(sources.dockerfile, _plan_options(options, sources), with_layouts(resolver))
-        for warning in plan.warnings:
-            where = f"{warning.span.source.name}:{warning.span.first}: " if warning.span else ""
-            report(Warned(where + warning.message, warning.hint))
-        services = _services(options, environment, sources, store, place, remotes, secrets, spool, report, cancel, stack)
-        artifact = _solve(plan, services)
+        plan = make_plan(options, inputs.sources, inputs.resolve, report)
+        artifact = _solve(plan, _services(options, environment, inputs, place, report, cancel, stack))
         results = exports.export(artifact)
     return _finish(options, environment, artifact, results)
 
 
-def _plan_options(options: BuildOptions, sources: Sources) -> PlanOptions:
-    return PlanOptions(
-        build_args=options.build_args,
-        target=options.target,
-        labels=options.labels,
-        build_platform=platforms.host(),
-        platforms=options.platforms,
-        contexts=sources.named,
-        hosts=options.add_hosts,
-        network=options.network if options.network != "default" else "",
-        shm_size=options.shm_size,
-        ulimits=options.ulimits,
-    )
-
-
 def _services(
-    options: BuildOptions, environment: Environment, sources: Sources, store: Store, place: strategies.Place,
-    remotes: Remotes, secrets: Secrets, spool: str, report: Reporter, cancel: Cancel, stack: ExitStack,
+    options: BuildOptions, environment: Environment, inputs: Inputs, place: strategies.Place, report: Reporter,
+    cancel: Cancel, stack: ExitStack,
 ) -> Services:  # fmt: skip
+    store, sources, spool = inputs.store, inputs.sources, inputs.spool
     layers = Layers(store, report, cancel)
     name = sha256(sources.path.encode("utf-8", "surrogateescape")).hexdigest()
     hashes = ContentHashes(store.directory / "hashes" / name, time.time_ns())
@@ -113,9 +81,9 @@ def _services(
         report=report,
         cancel=cancel,
         compression=compression(options),
-        fetch=remotes.fetch,
+        fetch=inputs.remotes.fetch,
         spool=spool,
-        secrets=secrets,
+        secrets=inputs.secrets,
         ssh=agent_sockets(options.ssh, environment, spool),
         allow=options.entitlements,
         epoch=epoch(options, environment, sources.dockerfile),

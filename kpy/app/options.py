@@ -9,6 +9,7 @@ from kpy.oci.platform import Platform
 
 Isolation: TypeAlias = Literal["auto", "live", "chroot", "userns"]
 Network: TypeAlias = Literal["default", "none", "host"]
+CallName: TypeAlias = Literal["build", "check", "outline", "targets"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,15 @@ class OutputSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Call:
+    """What is asked of a Dockerfile; how the answer is written, and whether findings change the exit code."""
+
+    name: CallName = "build"
+    json: bool = False
+    ignore_status: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class BuildOptions:
     """Everything `kpy build` can be told. Paths are relative to `Environment.directory`.
 
@@ -76,6 +86,7 @@ class BuildOptions:
     add_hosts: tuple[tuple[str, str], ...] = ()
     network: Network = "default"
     shm_size: int = 0
+    call: Call = Call()
     ssh: tuple[SshSpec, ...] = ()
     allow: tuple[str, ...] = ()
     ulimits: tuple[tuple[str, int, int], ...] = ()

@@ -32,6 +32,11 @@ class DirectoryContext:
     def _path(self, path: str) -> str:
         return f"{self.root}/{path}" if path else self.root
 
+    @property
+    def ignore(self) -> Ignore:
+        """The patterns; those of no file exclude nothing."""
+        return self._ignore or Ignore()
+
     def excluded(self, path: str) -> bool:
         """Does .dockerignore exclude it?"""
         if not path or self._ignore is None:

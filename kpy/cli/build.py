@@ -5,11 +5,9 @@ from typing import Protocol, TypeAlias
 
 from kpy.app.options import BuildOptions, Environment
 from kpy.cli.flags import usage
-from kpy.cli.interrupt import caught
 from kpy.cli.options import BUILD_FLAGS, read
-from kpy.cli.progress import choose
 from kpy.cli.terminal import Terminal
-from kpy.errors import InterruptedBuildError, KpyError
+from kpy.cli.working import work
 from kpy.events import Reporter
 from kpy.oci.digest import Digest
 from kpy.util.cancel import Cancel
@@ -40,17 +38,12 @@ Build: TypeAlias = Callable[[BuildOptions, Environment, Reporter, Cancel], Built
 def run(argv: Sequence[str], terminal: Terminal, build: Build | None = None) -> int:
     """Build. Raises KpyError."""
     options, mode = read(argv, terminal)
-    with caught(terminal=terminal.stderr_is_terminal) as interrupt:
-        try:
-            with choose(mode, terminal) as progress:
-                built = (build or _app())(options, terminal.environment(), progress, interrupt.cancel)
-        except (KpyError, KeyboardInterrupt) as error:
-            if not interrupt.signal and isinstance(error, KpyError):
-                raise
-            # Whatever failed after the request to end failed because of it.
-            stopped = InterruptedBuildError("interrupted")
-            stopped.exit_code = interrupt.exit_code
-            raise stopped from error
+    if options.call.name != "build":
+        from kpy.cli.check import answer
+
+        return answer(options, mode, terminal)
+    make = build or _app()
+    built = work(mode, terminal, lambda report, cancel: make(options, terminal.environment(), report, cancel))
     if built.digest is not None:
         to_stdout = any(output.dest == "-" for output in options.outputs)
         (terminal.err if to_stdout else terminal.out)(str(built.digest))

@@ -12,6 +12,7 @@ from kpy.errors import InterruptedBuildError, KpyError, UsageError
 # verb: module, what it does. A module has `run(argv, terminal) -> int` and HELP.
 VERBS: Mapping[str, tuple[str, str]] = {
     "build": ("kpy.cli.build", "build an image from a Dockerfile, and push it"),
+    "explain": ("kpy.cli.explain", "tell about a build check: why it matters, and how to mend what it finds"),
     "import": ("kpy.cli.import_", "make an image from a tar of a root file system"),
     "images": ("kpy.cli.images", "list the images in the local store"),
     "keygen": ("kpy.cli.keygen", "make a pair of keys for signing"),

@@ -5,6 +5,7 @@ from typing import Literal, TypeAlias, get_args
 
 from kpy.app.options import BuildOptions, Isolation, Network, SecretSpec
 from kpy.cli import limits, values
+from kpy.cli.call import CALL_FLAGS, read_call
 from kpy.cli.flags import Flag, Parsed, parse
 from kpy.cli.terminal import Terminal
 from kpy.errors import UsageError
@@ -73,8 +74,6 @@ _REFUSED = (
     _value("resource", _NO_LIMITS),
     _value("security-opt"),
     _value("builder", _NO_DAEMON),
-    _value("call", "", "build"),
-    _switch("check", "", "false"),
     _value("policy"),
     _switch("squash", "", "false"),
     _switch("compress", "", "false"),
@@ -84,7 +83,7 @@ _REFUSED = (
     _value("print"),
 )
 
-BUILD_FLAGS = (*_OURS, *_REFUSED)
+BUILD_FLAGS = (*_OURS, *CALL_FLAGS, *_REFUSED)
 
 
 def read(argv: Sequence[str], terminal: Terminal) -> tuple[BuildOptions, ProgressMode]:
@@ -112,6 +111,7 @@ def read(argv: Sequence[str], terminal: Terminal) -> tuple[BuildOptions, Progres
         add_hosts=values.hosts(parsed.all("add-host")),
         network=_network(parsed.one("network", "default")),
         shm_size=values.size(parsed.one("shm-size", "0"), "--shm-size"),
+        call=read_call(parsed),
         ssh=limits.agents(parsed.all("ssh")),
         allow=limits.entitlements(parsed.all("allow")),
         ulimits=limits.ulimits(parsed.all("ulimit")),
