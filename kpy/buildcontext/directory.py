@@ -76,14 +76,13 @@ class DirectoryContext:
                 return None
         try:
             found = os.lstat(self._path(path))
+            if self.excluded(path) and not (stat.S_ISDIR(found.st_mode) and self._has_included(path)):
+                return None
+            return self._entry(path, found)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError) as error:
             raise ContextError(f"cannot read {path} in the build context: {getattr(error, 'strerror', error)}") from error
-        is_dir = stat.S_ISDIR(found.st_mode)
-        if self.excluded(path) and not (is_dir and self._has_included(path)):
-            return None
-        return self._entry(path, found)
 
     def _has_included(self, path: str) -> bool:
         """An excluded directory is kept when an exception lets something below it in."""
@@ -150,10 +149,12 @@ class DirectoryContext:
 
     def open(self, entry: Entry, /) -> BinaryIO:
         """The content of a file. Raises ContextError when it is not there or not readable any more."""
-        if not stat.S_ISREG(os.lstat(self._path(entry.path)).st_mode):
-            return open(os.devnull, "rb")
+        place = self._path(entry.path)
         try:
-            number = os.open(self._path(entry.path), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            if stat.S_ISSOCK(os.lstat(place).st_mode):
+                return open(os.devnull, "rb")
+            # O_NONBLOCK: what has become a fifo since must not wait for its writer
+            number = os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
             return os.fdopen(number, "rb", buffering=0)
         except OSError as error:
             raise ContextError(f"cannot read {entry.path} in the build context: {fs.reason(error)}") from error
