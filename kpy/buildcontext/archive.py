@@ -105,8 +105,7 @@ def archive_context(stream: BinaryIO, directory: str, cancel: Cancel, *, what: s
                     ranges.append((start, entry.size))
             tree = Tree.empty().apply(LayerTree(entries), _NO_LAYER)
         except ContentError as error:
-            error.message = f"cannot read {what}: {error.message}"
-            raise
+            raise ContentError(f"cannot read {what}: {error.message}", hint=error.hint) from error
         except OSError as error:
             raise ContextError(f"cannot unpack {what}: {error.strerror or error}") from error
         yield ArchiveContext(tree, ranges, number)

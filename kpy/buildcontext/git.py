@@ -103,9 +103,9 @@ class _Work:
                 os.makedirs(place, 0o755, exist_ok=True)
                 self.check_out(GitRemote(url, sha), place, depth + 1)
             except ContextError as error:
-                if not error.message.startswith("submodule "):
-                    error.message = f"submodule {path} of {remote.shown}: {error.message}"
-                raise
+                if error.message.startswith("submodule "):
+                    raise
+                raise ContextError(f"submodule {path} of {remote.shown}: {error.message}", hint=error.hint) from error
 
 
 def _modules(git: Git, commit: str) -> dict[str, dict[str, str]]:
