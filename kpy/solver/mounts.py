@@ -71,10 +71,10 @@ def _source(item: MountOp, value: Value, services: Services, stack: ExitStack) -
         path = resolve(tree, item.source)
         if tree.lookup(path) is None and path:
             raise ContextError(f'"{item.source}": not found in the source of --mount={item.target}')
-        root = stack.enter_context(snapshotter.view(value.chain))
-        if root is None and snapshotter.capacity > 1:
-            root = stack.enter_context(snapshotter.prepare(value.chain, value.base)).root
-        if root is not None:
+        if snapshotter.capacity > 1:  # with a single root, the RUN itself needs it
+            root = stack.enter_context(snapshotter.view(value.chain))
+            if root is None:
+                root = stack.enter_context(snapshotter.prepare(value.chain, value.base)).root
             return os.path.join(root, path) if path else root
         return materialise(_files(value, services), path, services, stack)
     path = resolve(value.source, item.source)
