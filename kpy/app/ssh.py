@@ -96,7 +96,7 @@ def read_agent(spec: SshSpec, environment: Environment) -> Agent:
     if sockets:
         _probe(spec, sockets[0])
         return UserAgent(sockets[0])
-    from kpy.app.sshkeys import KeyAgent  # cryptography takes a while to load
+    from kpy.signing.sshkeys import KeyAgent  # cryptography takes a while to load
 
     return KeyAgent.load(spec.id, keys)
 

@@ -209,8 +209,8 @@ def test_bad_secrets(terminal: Terminal, tmp_path: Path, text: str, message: str
         (["--sign-key", "k", "."], "--sign-key signs what is pushed"),
         *(
             ([flag, "x", "."], f"{flag} is not supported yet")
-            for flag in ("--cache-from", "--cache-to", "--ssh", "--provenance", "--sbom", "--attest", "--annotation", "--allow",
-                         "--no-cache-filter", "--ulimit", "--cgroup-parent", "--builder", "--call")
+            for flag in ("--cache-from", "--cache-to", "--provenance", "--sbom", "--attest", "--annotation",
+                         "--no-cache-filter", "--cgroup-parent", "--builder", "--call")
         ),
         *(([flag, "."], f"{flag} is not supported yet") for flag in ("--load", "--check", "--squash")),
     ],

@@ -6,7 +6,6 @@ No key with a passphrase: nobody is there to be asked. No SHA-1, no DSA.
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
@@ -14,9 +13,6 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from kpy.errors import UsageError
-
-if TYPE_CHECKING:
-    from kpy.app.ssh import Upstream
 
 _FAILURE, _REQUEST_IDENTITIES, _IDENTITIES, _SIGNATURE = 5, 11, 12, 14
 _SHA2_256, _SHA2_512 = 2, 4  # flags of a sign request
@@ -45,8 +41,8 @@ class KeyAgent:
             keys[base64.b64decode(public.split()[1])] = (key, path.rpartition("/")[2])
         return KeyAgent(keys)
 
-    def answer(self, message: bytes, upstream: "Upstream", /) -> bytes:
-        """See Agent. Raises ValueError for what is no request."""
+    def answer(self, message: bytes, _upstream: object, /) -> bytes:
+        """The answer to an identities or a sign request. Raises ValueError for what is no request."""
         if message[0] == _REQUEST_IDENTITIES:
             rows = [_string(blob) + _string(comment.encode()) for blob, (_, comment) in self.keys.items()]
             return bytes([_IDENTITIES]) + len(rows).to_bytes(4, "big") + b"".join(rows)
