@@ -65,4 +65,6 @@ def registry_client(environment: Environment, insecure: tuple[str, ...], cancel:
         cancel.wait(seconds)
         cancel.check()
 
-    return RegistryClient(hosts, credentials(environment), sleep=sleep)
+    client = RegistryClient(hosts, credentials(environment), sleep=sleep)
+    cancel.then(client.abort)
+    return client

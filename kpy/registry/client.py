@@ -54,6 +54,11 @@ class RegistryClient:
         """Close the connections."""
         self._transport.close()
 
+    def abort(self) -> None:
+        """Break off what other threads do with it; nothing works afterwards. They raise InterruptedBuildError or
+        RegistryError."""
+        self._transport.abort()
+
     def repository(self, reference: Reference, *, writable: bool = False) -> RemoteRepository:
         """The repository of the reference. Cheap: makes no request."""
         return RemoteRepository(self._transport, reference, writable=writable)

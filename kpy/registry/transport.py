@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlsplit
 
-from kpy.errors import KpyError, RegistryError
+from kpy.errors import InterruptedBuildError, KpyError, RegistryError
 from kpy.registry import challenge, problem
 from kpy.registry.auth import Authenticator, Subject
 from kpy.registry.body import MAX_SMALL, discard, read_all, read_some
@@ -21,6 +21,7 @@ from kpy.registry.pause import Pauses
 from kpy.registry.problem import Answer
 from kpy.util import http
 from kpy.util.retry import Retry
+from kpy.util.sockets import Sockets
 
 if TYPE_CHECKING:
     from requests import Response
@@ -82,6 +83,11 @@ class Transport:
         self._probing: dict[str, threading.Lock] = {}
         self._slots: dict[str, threading.BoundedSemaphore] = {}
         self._met: set[str] = set()
+        self._sockets = Sockets()
+
+    def abort(self) -> None:
+        """Break off all that is under way, from any thread: it raises InterruptedBuildError, as does all that begins."""
+        self._sockets.abort()
 
     def close(self) -> None:
         """Close all pooled connections."""
@@ -310,6 +316,8 @@ class Transport:
         except (requests.exceptions.InvalidURL, requests.exceptions.InvalidHeader, UnicodeError) as error:
             raise RegistryError(f"invalid URL or header for {http.redact(url)[:200]}", method=method) from error
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+            if self._sockets.aborted:
+                raise InterruptedBuildError("interrupted") from error
             raise problem.unreachable(*http.classify(error), method=method, url=url) from error
         return response
 
@@ -318,7 +326,7 @@ class Transport:
             found = self._adapters.get(verify)
             if found is None:
                 try:
-                    found = http.adapter(self.hosts.trust(verify=verify), pool_size=max(8, 2 * self.hosts.concurrency))
+                    found = http.adapter(self.hosts.trust(verify=verify), pool_size=max(8, 2 * self.hosts.concurrency), sockets=self._sockets)
                 except OSError as error:  # ssl.SSLError is one
                     raise RegistryError(
                         f"cannot use the CA or client certificate: {error.strerror or error}",

@@ -2,6 +2,7 @@
 
 import os
 import threading
+from collections.abc import Callable
 from types import TracebackType
 
 from kpy.errors import InterruptedBuildError
@@ -13,6 +14,8 @@ class Cancel:
     def __init__(self) -> None:
         self._read, self._write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._event = threading.Event()
+        self._lock = threading.Lock()
+        self._calls: list[Callable[[], None]] = []
 
     def __enter__(self) -> "Cancel":
         return self
@@ -25,11 +28,23 @@ class Cancel:
 
     def set(self) -> None:
         """End the work. Idempotent."""
-        self._event.set()
+        with self._lock:
+            self._event.set()
+            calls, self._calls = self._calls, []
         try:
             os.write(self._write, b"x")
         except (BlockingIOError, OSError):
             pass
+        for call in calls:
+            call()
+
+    def then(self, call: Callable[[], None]) -> None:
+        """Call this, from any thread, when it is set: for work that can wait for nothing but its own. Must not raise."""
+        with self._lock:
+            if not self._event.is_set():
+                self._calls.append(call)
+                return
+        call()
 
     @property
     def is_set(self) -> bool:

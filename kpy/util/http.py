@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
+from kpy.util.sockets import Sockets
 from kpy.util.trust import Trust as Trust  # noqa: PLC0414  (adapter users need it)
 from kpy.util.trust import ssl_context
 
@@ -47,36 +48,29 @@ def join(base: str, target: str) -> str:
     return url
 
 
-def adapter(trust: Trust, *, pool_size: int) -> "HTTPAdapter":
+def adapter(trust: Trust, *, pool_size: int, sockets: Sockets | None = None) -> "HTTPAdapter":
     """A requests adapter: a thread-safe pool of kept-alive connections that trusts whom it is told to.
+
+    `sockets` knows what it opens, and can end it.
 
     We send through adapters, not sessions: a Session keeps cookies, reads netrc and proxies of the
     environment, and swallows the whole body of a redirect into memory.
     """
     from requests.adapters import HTTPAdapter
-    from urllib3.connection import HTTPSConnection
-    from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+    from kpy.util.pools import pools_of
 
     context = ssl_context(trust)
-
-    class Unverified(HTTPSConnection):
-        def connect(self) -> None:
-            super().connect()
-            self.is_verified = True  # asked for by the user: urllib3 need not warn at each request
-
-    class UnverifiedPool(HTTPSConnectionPool):
-        ConnectionCls = Unverified
+    pools = pools_of(sockets or Sockets(), verify=trust.verify)
 
     class Adapter(HTTPAdapter):
         def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **kwargs: Any) -> None:  # noqa: FBT001, FBT002
             super().init_poolmanager(connections, maxsize, block=block, **kwargs)
-            if not trust.verify:
-                self.poolmanager.pool_classes_by_scheme = {"http": HTTPConnectionPool, "https": UnverifiedPool}
+            self.poolmanager.pool_classes_by_scheme = pools
 
         def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
             manager = super().proxy_manager_for(proxy, **kwargs)
-            if not trust.verify:
-                manager.pool_classes_by_scheme = {"http": HTTPConnectionPool, "https": UnverifiedPool}
+            manager.pool_classes_by_scheme = pools
             return manager
 
         def build_connection_pool_key_attributes(self, request: Any, verify: Any, cert: Any = None) -> Any:
