@@ -16,7 +16,6 @@ from kpy.app.keep import needed_paths
 from kpy.app.options import BuildOptions, Environment
 from kpy.app.outputs import compression, epoch
 from kpy.app.planning import make_plan
-from kpy.app.ssh import agent_sockets
 from kpy.app.world import state_directory
 from kpy.cache.local import LocalCache
 from kpy.events import Reporter
@@ -84,7 +83,7 @@ def _services(
         fetch=inputs.remotes.fetch,
         spool=spool,
         secrets=inputs.secrets,
-        ssh=agent_sockets(options.ssh, environment, spool),
+        ssh=inputs.remotes.ssh,
         allow=options.entitlements,
         epoch=epoch(options, environment, sources.dockerfile),
         no_cache=options.no_cache,

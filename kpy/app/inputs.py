@@ -9,6 +9,7 @@ from kpy.app.remotes import Remotes, Secrets
 from kpy.app.resolver import Resolver
 from kpy.app.secrets import secret_readers
 from kpy.app.sources import Sources, read_sources
+from kpy.app.ssh import agent_sockets
 from kpy.app.world import open_store, registry_client
 from kpy.events import Reporter
 from kpy.plan.model import ResolveImage
@@ -44,7 +45,8 @@ def open_inputs(
     store.remove_stale()
     spool = str(stack.enter_context(store.temporary_directory()))
     secrets = secret_readers(options.secrets, environment)
-    remotes = Remotes(environment, secrets, store, spool, report, cancel, stack)
+    ssh = agent_sockets(options.ssh, environment, spool)
+    remotes = Remotes(environment, secrets, ssh, store, spool, report, cancel, stack)
     sources = read_sources(options, environment, remotes, spool, cancel, stack)
     client = stack.enter_context(registry_client(environment, options.insecure_registries, cancel))
     resolver = Resolver(store, client, report, pull=options.pull)

@@ -1,9 +1,10 @@
 """What a build takes from elsewhere: git repositories and URLs, for contexts and for ADD, with the secrets for them."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from urllib.parse import urlsplit
 
 from kpy.app.options import Environment
@@ -16,7 +17,7 @@ from kpy.dockerfile.remotes import GitRemote, basic_authorization
 from kpy.errors import ContextError
 from kpy.events import Reporter, StepProgress, step
 from kpy.plan.model import GitOp, HttpOp
-from kpy.solver.values import FilesValue
+from kpy.solver.values import FilesValue, SocketFor
 from kpy.store.store import Store
 from kpy.util.cancel import Cancel
 from kpy.util.erase import remove
@@ -28,9 +29,10 @@ class Remotes:
     """Fetches into the store and into `spool`, until `stack` ends."""
 
     def __init__(
-        self, environment: Environment, secrets: Secrets, store: Store, spool: str, report: Reporter, cancel: Cancel,
-        stack: ExitStack,
+        self, environment: Environment, secrets: Secrets, ssh: Mapping[str, SocketFor], store: Store, spool: str,
+        report: Reporter, cancel: Cancel, stack: ExitStack,
     ) -> None:  # fmt: skip
+        self.ssh = ssh
         self._secrets = secrets
         self._spool = spool
         self._report = report
@@ -40,7 +42,8 @@ class Remotes:
         ca_file = environment.variables.get("SSL_CERT_FILE", "")
         self._git = GitSettings(
             program=shutil.which("git", path=path) or "", path=path, cancel=cancel, proxies=proxies(environment),
-            ca_file=ca_file, authorization=self._git_authorization,
+            ca_file=ca_file, authorization=self._git_authorization, agent=self._agent if "default" in ssh else None,
+            known_hosts=os.path.join(environment.variables.get("HOME", "/"), ".ssh", "known_hosts"),
         )  # fmt: skip
         self._http = HttpSettings(
             blobs=store.images.blobs, records=store.directory / "downloads", proxies=proxies(environment),
@@ -88,6 +91,9 @@ class Remotes:
     def _secret(self, name: str) -> str:
         get = self._secrets.get(name)
         return get().decode("utf-8", "surrogateescape").strip() if get is not None else ""
+
+    def _agent(self) -> AbstractContextManager[str]:
+        return self.ssh["default"](uid=os.geteuid(), gid=os.getegid(), mode=0o600)
 
     def _git_authorization(self, url: str, first: bool) -> str:  # noqa: FBT001
         """GIT_AUTH_HEADER and GIT_AUTH_TOKEN, those of the host before those of none (C26).

@@ -9,7 +9,16 @@ import re
 import shutil
 from dataclasses import dataclass
 
-from kpy.buildcontext.gitcli import Git, GitError, GitSettings, ensure_http, find_program, lines_of
+from kpy.buildcontext.gitcli import (
+    Git,
+    GitError,
+    GitSettings,
+    ensure_transport,
+    find_program,
+    is_ssh,
+    lines_of,
+    ssh_agent,
+)
 from kpy.dockerfile.remotes import GitRemote, is_commit
 from kpy.errors import ContextError, DigestMismatchError
 from kpy.util import paths
@@ -34,14 +43,15 @@ def checkout(remote: GitRemote, directory: str, settings: GitSettings, *, keep_g
 
     Raises ContextError, DigestMismatchError when the commit is not the one of the checksum, InterruptedBuildError.
     """
-    ensure_http(remote.url)
+    ensure_transport(remote.url, settings)
     find_program(settings, remote.shown)
     home, tree = os.path.join(directory, "home"), os.path.join(directory, "tree")
     os.mkdir(home, 0o700)
     os.mkdir(tree, 0o755)
     keep = keep_git_dir and not paths.clean(remote.subdir)
-    work = _Work(settings, home, os.path.join(directory, "git"), keep=keep)
-    commit, seconds = work.check_out(remote, tree)
+    with ssh_agent(settings, home) as agent:
+        work = _Work(settings, home, os.path.join(directory, "git"), agent, keep=keep)
+        commit, seconds = work.check_out(remote, tree)
     root = _subdirectory(tree, remote)
     _set_times(root, seconds)
     return Checkout(root, commit)
@@ -50,10 +60,11 @@ def checkout(remote: GitRemote, directory: str, settings: GitSettings, *, keep_g
 class _Work:
     """One checkout with its submodules; each repository has a directory of its own, numbered, below `place`."""
 
-    def __init__(self, settings: GitSettings, home: str, place: str, *, keep: bool) -> None:
+    def __init__(self, settings: GitSettings, home: str, place: str, agent: str, *, keep: bool) -> None:
         self._settings = settings
         self._home = home
         self._place = place
+        self._agent = agent
         self._keep = keep
         self._count = 0
 
@@ -61,7 +72,10 @@ class _Work:
         """The commit, and its time in seconds."""
         git_dir = os.path.join(self._place + str(self._count))
         self._count += 1
-        git = Git(self._settings, remote.url, self._home, git_dir, first=depth == 0, credentials=remote.credentials)
+        git = Git(
+            self._settings, remote.url, self._home, git_dir, agent=self._agent, first=depth == 0,
+            credentials=remote.credentials,
+        )  # fmt: skip
         commit = _Repository(git, remote).fetch()
         git("checkout", "--quiet", "--force", "--detach", commit, "--", work_tree=tree)
         seconds = int(git("log", "-1", "--format=%ct", commit, "--").strip() or 0)
@@ -99,7 +113,7 @@ class _Work:
             if os.path.realpath(place) != os.path.join(os.path.realpath(tree), path):
                 raise ContextError(f"{remote.shown} has the submodule {path!r} outside of its tree")
             try:
-                ensure_http(url)
+                ensure_transport(url, self._settings)
                 os.makedirs(place, 0o755, exist_ok=True)
                 self.check_out(GitRemote(url, sha), place, depth + 1)
             except ContextError as error:
@@ -128,8 +142,13 @@ def relative_url(base: str, url: str) -> str:
     """The URL of a submodule: `./x` and `../x` are relative to that of the repository (git-submodule(1))."""
     if not url.startswith(("./", "../")):
         return url
-    scheme, _, rest = base.rstrip("/").partition("://")
-    host, _, path = rest.partition("/")
+    base = base.rstrip("/")
+    if is_ssh(base) and "://" not in base:
+        host, separator, path = base.partition(":")
+    else:
+        scheme, _, rest = base.partition("://")
+        host, separator, path = rest.partition("/")
+        host = f"{scheme}://{host}"
     parts = path.split("/")
     while url.startswith(("./", "../")):
         up, _, url = url.partition("/")
@@ -137,7 +156,7 @@ def relative_url(base: str, url: str) -> str:
             if not parts:
                 raise ContextError(f"submodule URL leaves the host {host}")
             parts.pop()
-    return f"{scheme}://{'/'.join([host, *parts, url])}"
+    return host + (separator or "/") + "/".join([*parts, url])
 
 
 class _Repository:

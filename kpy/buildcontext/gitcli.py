@@ -7,9 +7,11 @@ argv, to one host alone, and never come back in a message. Knows nothing of what
 import os
 import re
 import selectors
+import shlex
 import signal
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -19,6 +21,8 @@ from kpy.util.cancel import Cancel
 from kpy.util.proxies import Proxies
 
 MAX_OUTPUT = 64 << 20
+_KNOWN_HOSTS = "known_hosts"
+_MAX_KNOWN_HOSTS = 16 << 20
 _TAIL = 64 << 10
 _USERINFO = re.compile(r"(?<=//)[^/\s@']+@")
 
@@ -45,6 +49,7 @@ _CONFIG = {
     "protocol.git.allow": "always",
     "protocol.http.allow": "always",
     "protocol.https.allow": "always",
+    "protocol.ssh.allow": "always",
     "safe.directory": "*",  # our own scratch directory, whoever owns it in a user namespace
     "submodule.recurse": "false",
     "transfer.bundleURI": "false",
@@ -56,7 +61,8 @@ class GitSettings:
     """What the machine and the user give. `program` "": there is no git here.
 
     `authorization` gives the value of the Authorization header for an http(s) URL, or ""; `first` says whether the URL
-    is the one that the user named, not a submodule's.
+    is the one that the user named, not a submodule's. `agent` opens the socket of an SSH agent, for URLs of ssh;
+    `known_hosts` is a file of the user's.
     """
 
     program: str
@@ -65,6 +71,8 @@ class GitSettings:
     proxies: Proxies = field(default_factory=Proxies, repr=False)
     ca_file: str = ""
     authorization: Callable[[str, bool], str] = field(default=lambda _url, _first: "", repr=False)
+    agent: Callable[[], AbstractContextManager[str]] | None = field(default=None, repr=False)
+    known_hosts: str = ""
 
 
 class GitError(ContextError):
@@ -76,11 +84,13 @@ class GitError(ContextError):
 
 
 class Git:
-    """git for one repository URL, with `git_dir` as its repository and `home` (empty) as its home."""
+    """git for one repository URL, with `git_dir` as its repository and `home` (empty) as its home. `agent` is the socket
+    of an SSH agent, or ""."""
 
     def __init__(
-        self, settings: GitSettings, url: str, home: str, git_dir: str, *, first: bool = True, credentials: str = ""
-    ) -> None:
+        self, settings: GitSettings, url: str, home: str, git_dir: str, *, agent: str, first: bool = True,
+        credentials: str = "",
+    ) -> None:  # fmt: skip
         self._settings = settings
         self._url = url
         self._git_dir = git_dir
@@ -99,6 +109,8 @@ class Git:
                 config["http.followRedirects"] = "false"
                 self._secrets = [header, header.partition(" ")[2], credentials]
         self._variables = self._environment(home, config)
+        if agent:
+            self._variables |= {"SSH_AUTH_SOCK": agent, "GIT_SSH_COMMAND": _ssh_command(home), "GIT_SSH_VARIANT": "ssh"}
 
     def _environment(self, home: str, config: Mapping[str, str]) -> dict[str, str]:
         variables = {
@@ -110,7 +122,7 @@ class Git:
             "GIT_CONFIG_GLOBAL": os.devnull,
             "GIT_ATTR_NOSYSTEM": "1",
             "GIT_TERMINAL_PROMPT": "0",
-            "GIT_ALLOW_PROTOCOL": "http:https:git",
+            "GIT_ALLOW_PROTOCOL": "http:https:git:ssh",
             "GIT_PROTOCOL_FROM_USER": "0",
             "GIT_NO_REPLACE_OBJECTS": "1",
             "GIT_CONFIG_COUNT": str(len(config)),
@@ -199,6 +211,8 @@ def _complaint(told: bytes) -> str:
 
 def _hint(detail: str, *, authorized: bool) -> str:
     low = detail.lower()
+    if "host key verification failed" in low or "permission denied (publickey" in low:
+        return "does the agent of --ssh have the right key, and ~/.ssh/known_hosts the host's?"
     if "redirect" in low and authorized:
         return "credentials are not sent along a redirect: use the URL it redirects to"
     if any(word in low for word in ("could not read username", "could not read password", "authentication failed", "error: 403", "error: 401")):
@@ -218,16 +232,50 @@ def find_program(settings: GitSettings, url: str) -> None:
         )
 
 
-def ensure_http(url: str) -> None:
+def is_ssh(url: str) -> bool:
+    """Is it a URL of ssh, or `user@host:path`?"""
+    return url.startswith("ssh://") or ("://" not in url and re.match(r"[^-/\s:][^/\s:]*@[^-/\s:][^/\s:]*:", url) is not None)
+
+
+def ensure_transport(url: str, settings: GitSettings) -> None:
     """Refuse transports that we do not speak. Raises ContextError that names what is missing."""
-    if re.match(r"(?:https?|git)://", url):
+    if re.match(r"(?:https?|git)://[^-]", url):
         return
-    if url.startswith("ssh://") or ("://" not in url and re.match(r"[^/\s]+@[^/\s]+:", url)):
+    if not is_ssh(url):
+        raise ContextError(f"cannot fetch {url[:200]!r}: it is not a URL of http, https, git or ssh")
+    if settings.agent is None:
         raise ContextError(
-            f"cannot fetch {url}: git over ssh needs --ssh, which kpy does not have",
-            hint="use the https URL, with --secret id=GIT_AUTH_TOKEN,env=NAME for a private repository",
+            f"cannot fetch {url}: git over ssh needs an agent",
+            hint="add --ssh default, or use the https URL with --secret id=GIT_AUTH_TOKEN,env=NAME",
         )
-    raise ContextError(f"cannot fetch {url[:200]!r}: it is not a URL of http, https or git")
+
+
+@contextmanager
+def ssh_agent(settings: GitSettings, home: str) -> Iterator[str]:
+    """The socket of the agent, "" without one; and `home` has the host keys that the user knows."""
+    if settings.agent is None:
+        yield ""
+        return
+    known = os.path.join(home, _KNOWN_HOSTS)
+    try:
+        with open(settings.known_hosts or os.devnull, "rb") as stream:
+            data = stream.read(_MAX_KNOWN_HOSTS)
+    except OSError:
+        data = b""
+    with open(known, "wb") as out:
+        out.write(data)
+    with settings.agent() as socket:
+        yield socket
+
+
+def _ssh_command(home: str) -> str:
+    """ssh with keys of the agent alone. A host that the user does not know is believed once, as BuildKit does; one
+    whose key has changed is not."""
+    options = [
+        "BatchMode=yes", "StrictHostKeyChecking=accept-new", f'UserKnownHostsFile="{home}/{_KNOWN_HOSTS}"',
+        "GlobalKnownHostsFile=/etc/ssh/ssh_known_hosts", "IdentityFile=none", "ConnectTimeout=30", "ServerAliveInterval=30",
+    ]  # fmt: skip
+    return " ".join(["ssh", "-F", "/dev/null", *(f"-o {shlex.quote(option)}" for option in options)])
 
 
 def lines_of(output: bytes) -> Sequence[str]:

@@ -7,16 +7,17 @@ import stat
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
-from tests.git_server import GIT, WHEN, GitServer, commit, git, publish, serving
 
 from kpy.buildcontext.git import Checkout, checkout, relative_url
 from kpy.buildcontext.gitcli import GitSettings
 from kpy.dockerfile.remotes import basic_authorization, parse_git
 from kpy.errors import ContextError, DigestMismatchError, InterruptedBuildError
 from kpy.util.cancel import Cancel
+from tests.git_server import GIT, WHEN, GitServer, commit, git, publish, serving
 
 
 @pytest.fixture
@@ -203,11 +204,12 @@ def test_c26_submodules_are_fetched_to_any_depth(server, work, fetch, tmp_path) 
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("/etc", "is not a URL of http, https or git"),
-        ("file:///etc", "is not a URL of http, https or git"),
-        ("ext::sh -c touch% /tmp/owned", "is not a URL of http, https or git"),
-        ("-u./payload", "is not a URL of http, https or git"),
+        ("/etc", "is not a URL of http, https, git or ssh"),
+        ("file:///etc", "is not a URL of http, https, git or ssh"),
+        ("ext::sh -c touch% /tmp/owned", "is not a URL of http, https, git or ssh"),
+        ("-u./payload", "is not a URL of http, https, git or ssh"),
         ("ssh://-oProxyCommand=x/y", "git over ssh"),
+        ("x@-oProxyCommand=x:y", "is not a URL"),
         ("../../../../../../etc", "leaves the host"),
     ],
 )
@@ -325,10 +327,40 @@ def test_submodules_ask_for_their_own_credentials(server, work, fetch, tmp_path)
     assert asked == [("r.git", True), ("inner.git", False)]
 
 
+@pytest.mark.parametrize("form", ["ssh://git@h.example{path}", "git@h.example:{path}"])
+def test_ssh_goes_through_the_agent_alone(server, work, cancel, tmp_path, form) -> None:
+    head = simple(work, server)
+    path = server.root / "r.git"
+    commands, known = tmp_path / "bin", tmp_path / "known_hosts"
+    commands.mkdir()
+    known.write_text("h.example ssh-ed25519 AAAA\n")
+    # It stands for ssh: shows what it was given, and does on this machine what it was to do there.
+    (commands / "ssh").write_text(f"""#!/bin/sh
+echo "$SSH_AUTH_SOCK $@" >> {tmp_path}/argv
+for last; do :; done
+exec sh -c "$last"
+""")
+    (commands / "ssh").chmod(0o755)
+    settings = GitSettings(
+        GIT, f"{commands}:{os.environ['PATH']}", cancel, agent=lambda: nullcontext("/the/agent"), known_hosts=str(known)
+    )
+    (tmp_path / "out dir").mkdir()
+    found = checkout(parse_git(form.format(path=path)), str(tmp_path / "out dir"), settings, keep_git_dir=False)
+    assert found.commit == head
+    argv = (tmp_path / "argv").read_text()
+    assert argv.startswith("/the/agent -F /dev/null -o BatchMode=yes -o StrictHostKeyChecking=accept-new")
+    assert "-o IdentityFile=none" in argv
+    assert "git@h.example" in argv
+    assert (tmp_path / "out dir" / "home" / "known_hosts").read_text() == known.read_text()
+
+
 # --- what fails
 
 
-def test_no_git_no_ssh_no_server(fetch, cancel) -> None:
+def test_no_git_no_ssh_no_server(fetch) -> None:
+    with pytest.raises(ContextError, match="git over ssh needs an agent") as caught:
+        fetch("git@h.example:a/b")
+    assert "--ssh default" in caught.value.hint
     with pytest.raises(ContextError, match="git is not installed here") as caught:
         fetch("r.git", program="")
     assert "install git" in caught.value.hint
@@ -365,6 +397,8 @@ def test_a_cancelled_build_ends_git(fetch, cancel, tmp_path) -> None:
         ("https://h/a/b.git/", "../../c.git", "https://h/c.git"),
         ("https://h/a/b.git", "./c.git", "https://h/a/b.git/c.git"),
         ("https://h/a/b.git", "https://i/x", "https://i/x"),
+        ("git@h:a/b.git", "../c.git", "git@h:a/c.git"),
+        ("ssh://git@h/a/b.git", "../c.git", "ssh://git@h/a/c.git"),
     ],
 )
 def test_relative_submodule_urls(base: str, url: str, wanted: str) -> None:
