@@ -1,6 +1,6 @@
 """The newest time in what a build added: the image's `created` without SOURCE_DATE_EPOCH (see assemble.py)."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 
 from kpy.solver.values import ChainValue, Services
 
@@ -9,8 +9,10 @@ def newest_time(base_created: str, value: ChainValue, services: Services) -> int
     """In seconds: the base's own time, or that of the newest entry of the layers above it."""
     newest = 0
     try:
-        newest = int(datetime.fromisoformat(base_created).timestamp()) if base_created else 0
-    except ValueError:
+        known = datetime.fromisoformat(base_created) if base_created else None
+        if known is not None:  # without a zone it is UTC: never that of this machine
+            newest = int((known if known.tzinfo else known.replace(tzinfo=UTC)).timestamp())
+    except (ValueError, OverflowError):
         newest = 0
     for layer in value.chain[value.base :]:
         tree = services.layers.layer_tree(layer)

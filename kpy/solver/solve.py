@@ -1,6 +1,5 @@
 """Runs the steps of a plan: side by side where the strategy can, in order where it cannot (F11)."""
 
-import threading
 from collections.abc import Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
@@ -47,7 +46,6 @@ class _Scheduler:
         self.services = services
         self.values: dict[str, Value] = {}
         self.waiting = {ident: set(step.inputs) for ident, step in steps.items()}
-        self.stop = threading.Event()
 
     def run(self, jobs: int) -> Mapping[str, Value]:
         """All values, or the first error."""
@@ -58,7 +56,7 @@ class _Scheduler:
                 self._start(pool, running)
                 while running:
                     done, _ = wait(running, return_when=FIRST_COMPLETED)
-                    for future in done:
+                    for future in [item for item in running if item in done]:  # in the order of their start
                         ident = running.pop(future)
                         error = future.exception()
                         if error is not None:
