@@ -12,7 +12,6 @@ from kpy.errors import ContextError, KpyError
 from kpy.layer.entry import Entry, Kind, LayerItem
 from kpy.layer.source import FileSource
 from kpy.layer.tree import Tree
-from kpy.layer.treesource import TreeSource
 from kpy.linux.users import lookup_owner
 from kpy.oci.digest import Digest
 from kpy.oci.image import Layer
@@ -33,6 +32,7 @@ from kpy.solver.archive import Spool, is_archive, unpack
 from kpy.solver.build_layer import SECOND, store_layer
 from kpy.solver.copy import Copier, Rules, bind_contents, copy_key
 from kpy.solver.inline import InlineFile
+from kpy.solver.inputs import files_of, mount_key
 from kpy.solver.lookup import parts_of, wildcards
 from kpy.solver.run import execute_run
 from kpy.solver.target import LayerTarget, Open
@@ -100,34 +100,9 @@ def cached(
 
 def _run(step: Step, op: RunOp, inputs: Sequence[Value], services: Services) -> Outcome:
     parent = chain_of(inputs[0])
-    mounts = [_mount_key(mount.source, inputs[mount.input], services) if mount.input >= 0 else "" for mount in op.mounts]
+    mounts = [mount_key(mount.source, inputs[mount.input], services) if mount.input >= 0 else "" for mount in op.mounts]
     key = cachekey.run_key(op, parent.chain, mounts, services.compression.identity)
     return cached(key, parent, step, services, lambda: execute_run(step, op, inputs, services))
-
-
-def _mount_key(path: str, value: Value, services: Services) -> str:
-    """What is mounted, by content (R20)."""
-    source, _ = files_of(value, services)
-    target = LayerTarget(Tree.empty())
-    copier = Copier(source, target, Rules(None, None, keep_owner=True, exclude=None, now=0), tag="")
-    copier.copy_path("/".join(parts_of(path)), "/mount")
-    return str(copy_key(target, _digests(copier, source, services)))
-
-
-def files_of(value: Value, services: Services) -> tuple[FileSource, FilesValue | ChainValue]:
-    """The files of any value; those of a chain by its tree, contents from a snapshot or streamed from the layers."""
-    if isinstance(value, FilesValue):
-        return value.source, value
-    tree = services.layers.tree(value.chain)
-    return TreeSource(tree, services.layers.tar_of(value.chain), view_root=None, spool=services.spool), value
-
-
-def _digests(copier: Copier, source: FileSource, services: Services) -> Callable[[str], str]:
-    def of(path: str) -> str:
-        entry = copier.wanted_at(path)
-        return services.hashes.sha256(source, entry) if entry is not None else ""
-
-    return of
 
 
 def names_of(tree: Tree) -> tuple[bytes | None, bytes | None]:

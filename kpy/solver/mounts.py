@@ -1,18 +1,17 @@
-"""`RUN --mount` made ready: sources found or unpacked, caches locked, secrets fetched (R13-R18)."""
+"""`RUN --mount` made ready: sources found or unpacked, secrets fetched, agents connected (R13-R18)."""
 
-import hashlib
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
-from pathlib import Path
 
 from kpy.errors import ContextError, SandboxError
 from kpy.plan.model import MountOp, RunOp
 from kpy.sandbox.base import Mount
+from kpy.solver.cachemounts import open_caches
+from kpy.solver.inputs import files_of
 from kpy.solver.lookup import resolve
 from kpy.solver.materialise import materialise
 from kpy.solver.values import ChainValue, FilesValue, Services, Value
-from kpy.util.locks import FileLock
 
 
 def make_mounts(
@@ -21,13 +20,14 @@ def make_mounts(
     """The mounts of a RUN, and the variables that secrets set. What they need lives as long as `stack`."""
     mounts: list[Mount] = []
     variables: list[str] = []
+    caches = open_caches(op.mounts, inputs, services, stack)
     for item in op.mounts:
         match item.kind:
             case "bind":
                 source = _source(item, inputs[item.input], services, stack)
                 mounts.append(Mount("bind", item.target, source, read_only=item.read_only, discard=not item.read_only))
             case "cache":
-                mounts.append(_cache(item, inputs, services, stack))
+                mounts.append(Mount("bind", item.target, caches[item], read_only=item.read_only))
             case "tmpfs":
                 mounts.append(Mount("tmpfs", item.target, size=item.size))
             case "secret":
@@ -76,19 +76,13 @@ def _source(item: MountOp, value: Value, services: Services, stack: ExitStack) -
             if root is None:
                 root = stack.enter_context(snapshotter.prepare(value.chain, value.base)).root
             return os.path.join(root, path) if path else root
-        return materialise(_files(value, services), path, services, stack)
+        return materialise(FilesValue(files_of(value, services)[0]), path, services, stack)
     path = resolve(value.source, item.source)
     if value.source.lookup(path) is None:
         raise ContextError(f'"/{path}": not found in the build context', hint="is it excluded by .dockerignore?")
     if value.root:
         return os.path.join(value.root, path) if path else value.root
     return materialise(value, path, services, stack)
-
-
-def _files(value: ChainValue, services: Services) -> FilesValue:
-    from kpy.solver.execute import files_of
-
-    return FilesValue(files_of(value, services)[0])
 
 
 def _ssh(item: MountOp, services: Services, mounts: list[Mount], stack: ExitStack) -> None:
@@ -99,52 +93,6 @@ def _ssh(item: MountOp, services: Services, mounts: list[Mount], stack: ExitStac
         mounts.append(Mount("bind", item.target, path))
     elif item.required:
         raise SandboxError(f"ssh agent {item.id}: not given to this build", hint=f"use --ssh {item.id}, or --ssh {item.id}=KEYFILE")
-
-
-def _cache(item: MountOp, inputs: Sequence[Value], services: Services, stack: ExitStack) -> Mount:
-    """A cache directory of the store (R15): made once with mode and owner, or from its source; locked as asked."""
-    # Owner and mode are part of its identity, as in BuildKit: they are those of the directory it starts from.
-    identity = f"{item.id}\0{item.uid}:{item.gid}:{item.mode:o}" + (f"\0{item.source}" if item.input >= 0 else "")
-    name = hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()
-    base = services.store.directory / "cachemounts"
-    os.makedirs(base, mode=0o700, exist_ok=True)
-    path = base / name
-    if item.sharing == "locked":
-        stack.enter_context(FileLock(base / f"{name}.lock", cancel=services.cancel))
-    elif item.sharing == "private":
-        path = _private(base, name, services, stack)
-    if not path.is_dir():
-        with FileLock(base / f"{name}.make", cancel=services.cancel):
-            if not path.is_dir():
-                _make_cache(path, item, inputs, services)
-    return Mount("bind", item.target, str(path), read_only=item.read_only)
-
-
-def _make_cache(path: Path, item: MountOp, inputs: Sequence[Value], services: Services) -> None:
-    new = path.with_name(path.name + ".new")
-    if item.input >= 0:
-        with ExitStack() as inner:
-            value = inputs[item.input]
-            files = _files(value, services) if isinstance(value, ChainValue) else value
-            where = materialise(files, resolve(files.source, item.source), services, inner)
-            os.rename(where, new)
-    else:
-        os.makedirs(new, exist_ok=True)
-        os.chown(new, item.uid, item.gid)
-        os.chmod(new, item.mode)
-    os.rename(new, path)
-
-
-def _private(base: Path, name: str, services: Services, stack: ExitStack) -> Path:
-    """The first copy of the cache that nobody uses."""
-    for number in range(1000):
-        path = base / (f"{name}.{number}" if number else name)
-        try:
-            stack.enter_context(FileLock(base / f"{path.name}.lock", timeout=0, cancel=services.cancel))
-        except Exception:  # noqa: S112  (in use: the next one)
-            continue
-        return path
-    raise SandboxError("1000 builds use this private cache at once")
 
 
 def _secret(item: MountOp, services: Services, mounts: list[Mount], variables: list[str]) -> None:

@@ -1,0 +1,115 @@
+"""Cache mounts (R15): directories of the store that outlive builds; made once, shared or locked as the Dockerfile says.
+
+A directory is known by its id, the owner and mode that it starts with, and the content that it starts from, as in
+BuildKit. Beside it are `.lock`, held by whoever has it mounted, and for more private users at once `.1`, `.2` and on.
+"""
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from kpy.errors import ContextError, SandboxError, StoreError
+from kpy.layer.entry import Kind
+from kpy.plan.model import MountOp
+from kpy.solver.inputs import files_of, mount_key
+from kpy.solver.lookup import resolve
+from kpy.solver.materialise import materialise
+from kpy.solver.values import FilesValue, Services, Value
+from kpy.util import fs
+from kpy.util.erase import remove
+from kpy.util.locks import FileLock
+
+_MOST_PRIVATE = 1000
+
+
+def open_caches(
+    mounts: Sequence[MountOp], inputs: Sequence[Value], services: Services, stack: ExitStack
+) -> Mapping[MountOp, str]:
+    """The directory of each cache mount of one RUN, held until `stack` ends.
+
+    Waits for locked ones; two RUNs never wait for each other, whatever they lock. Raises SandboxError, StoreError,
+    InterruptedBuildError.
+    """
+    base = services.store.directory / "cachemounts"
+    caches = [(item, _name(item, inputs, services)) for item in mounts if item.kind == "cache"]
+    if not caches:
+        return {}
+    with fs.io_errors("make", base):
+        os.makedirs(base, mode=0o700, exist_ok=True)
+    found: dict[MountOp, str] = {}
+    # One order for everybody, and each directory once: who waits holds only what comes before.
+    for name in sorted({name for _, name in caches}):
+        same = [item for item, found_name in caches if found_name == name]
+        for item in same:
+            if item.sharing == "private":
+                path = _private(base, name, services, stack)
+                _ensure(path, item, inputs, services)
+                found[item] = str(path)
+        together = [item for item in same if item.sharing != "private"]
+        if together:
+            shared = all(item.sharing == "shared" for item in together)
+            stack.enter_context(FileLock(base / f"{name}.lock", shared=shared, cancel=services.cancel))
+            _ensure(base / name, together[0], inputs, services)
+            found |= dict.fromkeys(together, str(base / name))
+    return found
+
+
+def _name(item: MountOp, inputs: Sequence[Value], services: Services) -> str:
+    identity = f"{item.id}\0{item.uid}:{item.gid}:{item.mode:o}"
+    if item.input >= 0:
+        identity += f"\0{mount_key(item.source, inputs[item.input], services)}"
+    return hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _private(base: Path, name: str, services: Services, stack: ExitStack) -> Path:
+    """The first copy of the cache that nobody uses."""
+    for number in range(_MOST_PRIVATE):
+        path = base / (f"{name}.{number}" if number else name)
+        try:
+            stack.enter_context(FileLock(base / f"{path.name}.lock", timeout=0, cancel=services.cancel))
+        except StoreError:
+            continue  # in use: the next one
+        return path
+    raise SandboxError(f"{_MOST_PRIVATE} RUNs use this private cache at once")
+
+
+def _ensure(path: Path, item: MountOp, inputs: Sequence[Value], services: Services) -> None:
+    """Make the directory if it is not there; whole or not at all."""
+    if path.is_dir():
+        return
+    with FileLock(path.with_name(f"{path.name}.make"), cancel=services.cancel):
+        if path.is_dir():
+            return
+        new = path.with_name(f"{path.name}.new")
+        with fs.io_errors("make", new):
+            remove(str(new))  # of a build that was killed
+            if item.input >= 0:
+                _seed(new, item, inputs[item.input], services)
+            else:
+                os.mkdir(new)
+                _dress(new, item)
+            os.rename(new, path)
+
+
+def _dress(new: Path, item: MountOp) -> None:
+    try:
+        os.chown(new, item.uid, item.gid)
+    except OSError as error:
+        raise SandboxError(
+            f"cannot give the cache {item.id} to {item.uid}:{item.gid}: {fs.reason(error)}", errno=error.errno or 0,
+            hint="such ids are not mapped for the user who builds: use smaller ones, or give the user more subordinate ids",
+        ) from error  # fmt: skip
+    os.chmod(new, item.mode)
+
+
+def _seed(new: Path, item: MountOp, value: Value, services: Services) -> None:
+    source, _ = files_of(value, services)
+    path = resolve(source, item.source)
+    entry = source.lookup(path)
+    if path and (entry is None or entry.kind is not Kind.DIR):
+        what = "not found" if entry is None else "no directory"
+        raise ContextError(f'"{item.source}": {what} in the source of the cache at {item.target}')
+    with ExitStack() as stack:
+        os.rename(materialise(FilesValue(source), path, services, stack), new)
