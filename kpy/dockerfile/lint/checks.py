@@ -84,12 +84,13 @@ def select(dockerfile: Dockerfile, checks: Checks, found: Iterable[Finding]) -> 
     spans = [item.span for item in dockerfile.global_args]
     spans += [item.span for stage in dockerfile.stages for item in (stage.start, *stage.instructions)]
     starts = [span.first for span in spans]
+    directive = dockerfile.directives.spans.get("check")
     local: dict[int, list[Checks]] = {}
 
     def wanted(finding: Finding) -> bool:
         at = bisect_right(starts, finding.span.first) - 1
         if at not in local:
-            local[at] = _local(spans[at]) if at >= 0 else []
+            local[at] = _local(spans[at], directive) if at >= 0 else []
         if any({finding.rule.name, "all"} & item.skip for item in local[at]):
             return False
         return checks.wants(finding.rule) or (
@@ -101,12 +102,13 @@ def select(dockerfile: Dockerfile, checks: Checks, found: Iterable[Finding]) -> 
     return tuple(sorted(chosen, key=lambda item: (item.span.first, item.span.last, item.rule.name, item.detail)))
 
 
-def _local(span: Span) -> list[Checks]:
+def _local(span: Span, directive: Span | None) -> list[Checks]:
     """What the comments above an instruction say. A comment that says nothing we know is just a comment."""
     found = []
-    for _, text in checks_above(span):
+    for place, text in checks_above(span):
         try:
-            found.append(Checks.parse(text))
+            if place != directive:
+                found.append(Checks.parse(text))
         except FormError:
             continue
     return found
