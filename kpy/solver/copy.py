@@ -123,8 +123,6 @@ class Copier:
             entry = self.source.lookup("") or entry
         if entry is None:
             raise missing(self.source, path)
-        if entry.kind is Kind.SYMLINK:
-            raise ContextError(f'"/{path}": too many levels of symbolic links')
         return entry
 
     def copy_path(self, path: str, dest: str) -> None:

@@ -73,7 +73,7 @@ def _copy_path(copier: Copier, base: str, path: str, top: str) -> None:
     place, done = copier.target.resolve(top), ""
     for part in path.split("/")[:-1]:
         done = f"{done}/{part}" if done else part
-        place = copier.target.resolve(f"{place}/{part}" if place else part)
+        place = copier.target.enter(place, part)
         entry = source.lookup(f"{base}/{done}" if base else done)
         if entry is None or entry.kind is not Kind.DIR:
             raise ContextError(f"cannot copy {path}: {done} is not a directory")

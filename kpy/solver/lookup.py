@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from kpy.dockerfile.globs import match
+from kpy.errors import ContextError
 from kpy.layer.entry import Entry, Kind
 from kpy.layer.source import FileSource
 
@@ -32,7 +33,8 @@ def parts_of(path: str) -> list[str]:
 def resolve(source: Lookup, path: str, *, follow_last: bool = True) -> str:
     """The path with all symlinks followed, inside the root: `..` and absolute targets end at the root.
 
-    Components that do not exist are kept as they are. A loop ends with the path of the link itself.
+    Components that do not exist are kept as they are. Raises ContextError for a loop: what came out of it would lie
+    behind a symlink, and who applies the layer would follow that.
     """
     todo = [part for part in path.split("/") if part not in ("", ".")]
     done: list[str] = []
@@ -44,8 +46,10 @@ def resolve(source: Lookup, path: str, *, follow_last: bool = True) -> str:
             continue
         here = "/".join([*done, part])
         entry = source.lookup(here)
-        if entry is not None and entry.kind is Kind.SYMLINK and (todo or follow_last) and links < MAX_LINKS:
+        if entry is not None and entry.kind is Kind.SYMLINK and (todo or follow_last):
             links += 1
+            if links > MAX_LINKS:
+                raise ContextError(f'"/{path[:200]}": too many levels of symbolic links')
             if entry.link.startswith("/"):
                 done = []
             todo = [piece for piece in entry.link.split("/") if piece not in ("", ".")] + todo

@@ -10,6 +10,7 @@ from typing import BinaryIO
 from kpy.layer.entry import Entry, Kind, LayerItem, sort_key
 from kpy.layer.tree import Tree
 from kpy.solver.lookup import resolve
+from kpy.util import paths
 
 Open = Callable[[], BinaryIO]
 
@@ -49,6 +50,12 @@ class LayerTarget:
         """The canonical path, following symlinks inside the root."""
         return resolve(self, path, follow_last=follow_last)
 
+    def enter(self, directory: str, name: str) -> str:
+        """The canonical path of a name in a directory whose path is canonical."""
+        path = paths.join(directory, name)
+        there = self.lookup(path)
+        return self.resolve(path) if there is not None and there.kind is Kind.SYMLINK else path
+
     def put(self, entry: Entry, opener: Open | None = None, same_file: object | None = None) -> None:
         """Set what is at a path. A directory over a directory keeps what is in it; anything else replaces all."""
         old = self.lookup(entry.path)
@@ -67,7 +74,7 @@ class LayerTarget:
         made: list[str] = []
         here = ""
         for part in path.split("/") if path else ():
-            here = self.resolve(f"{here}/{part}" if here else part)
+            here = self.enter(here, part)
             found = self.lookup(here)
             if found is None:
                 self.put(Entry(here, Kind.DIR, mode, *owner, mtime=mtime))
