@@ -18,7 +18,7 @@ LINKS = st.tuples(st.sampled_from(["", "/"]), TARGETS).map("".join)
 WHAT = st.none() | st.binary(max_size=4) | LINKS
 FILES = st.dictionaries(PATHS, WHAT, max_size=7)
 WORDS = st.sampled_from(["", "/", "a", "b", "a/b", "../c", "*", "*/*", "a/*", "[ab]", "c/../a"])
-DESTS = st.tuples(TARGETS.map(lambda text: "/" + text.replace("..", "x") if text != "..." else "/..."), st.sampled_from(["", "/"])).map("".join)
+DESTS = st.tuples(st.just("/"), PATHS, st.sampled_from(["", "/"])).map("".join) | st.just("/")  # as the planner cleans them
 
 
 def consistent(files: "dict[str, bytes | str | None]") -> "dict[str, bytes | str | None]":
@@ -40,7 +40,7 @@ def tree_of(files: "dict[str, bytes | str | None]") -> Tree:
     return apply(Tree.empty(), items)
 
 
-@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
 @given(FILES.map(consistent), FILES.map(consistent), st.lists(WORDS, min_size=1, max_size=3), DESTS, st.booleans(), st.booleans())
 def test_layers_of_copy_are_sound(
     source: "dict[str, bytes | str | None]", onto: "dict[str, bytes | str | None]", words: list[str], dest: str, parents: bool, linked: bool
