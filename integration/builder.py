@@ -1,10 +1,12 @@
-"""The builder image of this checkout, and stages driven in it by bundle/drive_root.py."""
+"""The builder image of this checkout: kpy in it, and stages driven in it by bundle/drive_root.py."""
 
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +19,36 @@ _CODE = (
 )
 
 
+@cache
 def make(docker: servers.Docker) -> str:
-    """Make the image; its name."""
+    """Make the image, once; its name."""
     subprocess.run(
         [sys.executable, HERE / "bundle" / "make-bundle", "--image", IMAGE],
         env={**os.environ, "DOCKER_HOST": docker.socket}, check=True, timeout=300,
     )  # fmt: skip
     return IMAGE
+
+
+@dataclass(frozen=True)
+class LiveKpy:
+    """kpy as root in new, ordinary containers: default capabilities, default seccomp profile, the host's network."""
+
+    docker: servers.Docker
+    image: str
+
+    def __call__(
+        self, *argv: str, options: Sequence[str] = (), check: bool = True, stdin: bytes = b""
+    ) -> subprocess.CompletedProcess[str]:
+        """Run it to its end; `options` are those of `docker run`."""
+        command = [servers.tool("docker"), "run", "--rm", "--interactive", "--network", "host", *options, self.image, *argv]
+        done = subprocess.run(
+            command, input=stdin, capture_output=True, timeout=600, check=False,
+            env={**os.environ, "DOCKER_HOST": self.docker.socket},
+        )  # fmt: skip
+        out, err = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
+        if check and done.returncode:
+            raise AssertionError(f"kpy {' '.join(argv)}: exit code {done.returncode}\n{out}{err}")
+        return subprocess.CompletedProcess(command, done.returncode, out, err)
 
 
 def shell(script: str, **more: Any) -> dict[str, Any]:

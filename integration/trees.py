@@ -1,0 +1,58 @@
+"""Images in registries, taken apart by other people's tools: for comparing what two builds made."""
+
+import hashlib
+import json
+import os
+import shutil
+import stat
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import servers
+
+
+def run(*argv: str | Path) -> str:
+    """The standard output of a program that must succeed."""
+    done = subprocess.run([servers.tool(str(argv[0])), *map(str, argv[1:])], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{argv}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def inspect(name: str, *more: str) -> dict[str, Any]:
+    """What `skopeo inspect` says of an image in a registry without TLS."""
+    found: dict[str, Any] = json.loads(run("skopeo", "inspect", "--tls-verify=false", *more, f"docker://{name}"))
+    return found
+
+
+def layers(name: str) -> list[str]:
+    """The digests of the layers."""
+    return [layer["digest"] for layer in inspect(name, "--raw")["layers"]]
+
+
+def unpack(name: str, directory: Path) -> Path:
+    """The root file system, by `umoci unpack`. Needs root."""
+    directory.mkdir()
+    run("skopeo", "copy", "--src-tls-verify=false", f"docker://{name}", f"oci:{directory}/layout:it")
+    run("umoci", "unpack", "--image", f"{directory}/layout:it", directory / "bundle")
+    return directory / "bundle" / "rootfs"
+
+
+def described(name: str, directory: Path) -> dict[str, str]:
+    """Every path of an image with all that is known of it but times: what two builds at different times have alike."""
+    root = unpack(name, directory)
+    names: dict[tuple[int, int], str] = {}
+    found = {}
+    for path in sorted([root, *root.rglob("*")]):
+        here = path.lstat()
+        shown = str(path.relative_to(root))
+        line = f"{stat.filemode(here.st_mode)} {here.st_uid}:{here.st_gid} {here.st_rdev}"
+        if stat.S_ISLNK(here.st_mode):
+            line += f" -> {os.readlink(path)}"
+        elif stat.S_ISREG(here.st_mode):
+            line += f" {here.st_size} {hashlib.sha256(path.read_bytes()).hexdigest()}"
+            line += f" is {names.setdefault((here.st_dev, here.st_ino), shown)}"
+        xattrs = {key: os.getxattr(path, key, follow_symlinks=False) for key in os.listxattr(path, follow_symlinks=False)}
+        found[shown] = f"{line} {xattrs}"
+    shutil.rmtree(directory)
+    return found
