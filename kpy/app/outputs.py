@@ -1,9 +1,12 @@
 """Settings of outputs that the build itself has to know: compression, and the time of the image."""
 
+import re
+
 from kpy.app.options import BuildOptions, Environment
 from kpy.dockerfile.model import Dockerfile
 from kpy.errors import UsageError
 from kpy.layer.compress import Compression
+from kpy.plan.scope import Globals
 
 _KINDS = {"gzip": "gzip", "zstd": "zstd", "uncompressed": "none"}
 _LATER = ("force-compression", "rewrite-timestamp")
@@ -19,7 +22,7 @@ def compression(options: BuildOptions) -> Compression:
         kind, level = output.attrs.get("compression", ""), output.attrs.get("compression-level", "")
         if kind and kind not in _KINDS:
             raise UsageError(f"unsupported compression {kind!r}", hint=f"use {', '.join(_KINDS)}")
-        if level and not level.isdigit():
+        if level and not re.fullmatch(r"[0-9]{1,3}", level):
             raise UsageError(f"compression-level {level!r} is not a number")
         if kind or level:
             asked.add((_KINDS[kind or "gzip"], level))
@@ -38,12 +41,10 @@ def epoch(options: BuildOptions, environment: Environment, dockerfile: Dockerfil
     if text is None:
         text = environment.variables.get("SOURCE_DATE_EPOCH")
     if text is None:
-        for arg in (item for instruction in dockerfile.global_args for item in instruction.args):
-            if arg.key == "SOURCE_DATE_EPOCH":
-                text = arg.value
+        text = Globals.evaluate(dockerfile.global_args, {}, {}, dockerfile.directives.escape).values.get("SOURCE_DATE_EPOCH")
     if not text:
         return None
-    if not text.isdigit():
+    if not re.fullmatch(r"[0-9]{1,12}", text):
         raise UsageError(
             f"invalid SOURCE_DATE_EPOCH {text!r}: it is not a number of seconds",
             hint="its forms `context` and stage names are not supported yet",
