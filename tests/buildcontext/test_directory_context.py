@@ -1,0 +1,234 @@
+"""A directory as a context, with .dockerignore (C07, C14-C16, C30, C33, G01-G08), on real directories."""
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from kpy.buildcontext.directory import DirectoryContext
+from kpy.buildcontext.empty import EmptyContext
+from kpy.dockerfile.dockerignore import Ignore
+from kpy.errors import ContextError
+from kpy.layer.entry import Kind
+from kpy.layer.source import FileSource
+
+_directory: type[FileSource] = DirectoryContext
+_empty: type[FileSource] = EmptyContext
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for path in ("a.md", "a.txt", "d/b.md", "d/deep/c.md", "d/deep/c.txt", "e/f", "Makefile"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(path)
+    return tmp_path
+
+
+def seen(root: Path, *lines: str) -> list[str]:
+    """All files that a walk finds."""
+    context = DirectoryContext(str(root), Ignore.parse("\n".join(lines).encode()) if lines else None)
+    found = []
+    todo = [""]
+    while todo:
+        here = todo.pop()
+        for name in context.children(here):
+            path = f"{here}/{name}" if here else name
+            entry = context.lookup(path)
+            assert entry is not None
+            if entry.kind is Kind.DIR:
+                todo.append(path)
+            else:
+                found.append(path)
+    return sorted(found)
+
+
+ALL = ["Makefile", "a.md", "a.txt", "d/b.md", "d/deep/c.md", "d/deep/c.txt", "e/f"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "gone"),
+    [
+        ((), set()),
+        (("# comment", "", "  "), set()),
+        (("*.md",), {"a.md"}),
+        (("**/*.md",), {"a.md", "d/b.md", "d/deep/c.md"}),
+        (("/a.md",), {"a.md"}),
+        (("./a.md",), {"a.md"}),
+        (("d",), {"d/b.md", "d/deep/c.md", "d/deep/c.txt"}),
+        (("d/",), {"d/b.md", "d/deep/c.md", "d/deep/c.txt"}),
+        (("d/*",), {"d/b.md", "d/deep/c.md", "d/deep/c.txt"}),
+        (("d", "!d/deep"), {"d/b.md"}),
+        (("d", "!d/deep/c.txt"), {"d/b.md", "d/deep/c.md"}),
+        (("*", "!d/deep/*.txt"), set(ALL) - {"d/deep/c.txt"}),
+        (("*", "!**/*.md"), {"Makefile", "a.txt", "d/deep/c.txt", "e/f"}),
+        (("**", "!e"), set(ALL) - {"e/f"}),
+        (("!a.md", "*.md"), {"a.md"}),
+        (("*.md", "!a.md", "a.*"), {"a.md", "a.txt"}),
+        (("makefile",), set()),
+        (("[a-b].md",), {"a.md"}),
+        (("?.txt",), {"a.txt"}),
+        (("deep",), set()),
+        (("../a.md",), set()),
+    ],
+)
+def test_g03_to_g06_patterns(root: Path, lines: tuple[str, ...], gone: set[str]) -> None:
+    assert seen(root, *lines) == sorted(set(ALL) - gone)
+
+
+def test_g04_an_excluded_directory_with_nothing_let_in_is_not_there(root: Path) -> None:
+    context = DirectoryContext(str(root), Ignore.of(["d", "!d/none"]))
+    assert context.lookup("d") is None
+    assert DirectoryContext(str(root), Ignore.of(["d", "!d/deep/c.txt"])).lookup("d") is not None
+
+
+def test_c30_it_is_there_but_excluded(root: Path) -> None:
+    context = DirectoryContext(str(root), Ignore.of(["*.md"]))
+    assert context.lookup("a.md") is None
+    assert context.exists_but_excluded("a.md")
+    assert not context.exists_but_excluded("nowhere.md")
+    assert not context.exists_but_excluded("a.txt")
+
+
+def test_each_way_of_asking_gives_the_same(root: Path) -> None:
+    """A lookup of a deep path before any walk, and after one."""
+    patterns = ["d", "!d/deep", "d/deep/*.md"]
+    for path in (*ALL, "d", "d/deep", "e", "none", "a.md/x", "d/deep/none"):
+        fresh, walked = (DirectoryContext(str(root), Ignore.of(patterns)) for _ in range(2))
+        for name in ("", "d", "d/deep", "e"):
+            walked.children(name)
+        assert (fresh.lookup(path) is None) == (walked.lookup(path) is None), path
+        assert fresh.excluded(path) == Ignore.of(patterns).matches(path)
+
+
+def test_c07_everything_is_of_root_and_keeps_mode_and_time(root: Path) -> None:
+    (root / "a.txt").chmod(0o4751)
+    os.utime(root / "a.txt", ns=(5, 1_234_567_890_123_456_789))
+    entry = DirectoryContext(str(root)).lookup("a.txt")
+    assert entry is not None
+    assert (entry.uid, entry.gid, entry.mode, entry.mtime, entry.size) == (0, 0, 0o4751, 1_234_567_890_123_456_789, 5)
+
+
+def test_links_are_never_followed(root: Path) -> None:
+    (root / "out").symlink_to("/etc")
+    (root / "l").symlink_to("d")
+    context = DirectoryContext(str(root))
+    entry = context.lookup("out")
+    assert entry is not None
+    assert (entry.kind, entry.link) == (Kind.SYMLINK, "/etc")
+    assert context.lookup("out/passwd") is None
+    assert context.lookup("l/b.md") is None
+    assert list(context.children("out")) == []
+
+
+def test_c14_hard_links_are_told(root: Path) -> None:
+    os.link(root / "a.txt", root / "z")
+    context = DirectoryContext(str(root))
+    one, two, other = (context.lookup(path) for path in ("a.txt", "z", "a.md"))
+    assert one is not None
+    assert two is not None
+    assert other is not None
+    assert context.link_id(one) == context.link_id(two) is not None
+    assert context.link_id(other) is None
+
+
+def test_c16_special_files(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(root / "fifo")
+    monkeypatch.chdir(root)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("sock")
+        context = DirectoryContext(str(root))
+        kinds = {name: entry.kind for name in ("fifo", "sock") if (entry := context.lookup(name))}
+        assert kinds == {"fifo": Kind.FIFO, "sock": Kind.FILE}
+        sock = context.lookup("sock")
+        assert sock is not None
+        with context.open(sock) as stream:
+            assert (sock.size, stream.read()) == (0, b"")
+
+
+def test_contents(root: Path) -> None:
+    context = DirectoryContext(str(root))
+    entry = context.lookup("e/f")
+    assert entry is not None
+    with context.reading([entry]) as opener, opener(entry) as stream:
+        assert stream.read() == b"e/f"
+
+
+@pytest.mark.parametrize("how", ["gone", "link"])
+def test_what_changes_meanwhile_is_an_error(root: Path, how: str) -> None:
+    context = DirectoryContext(str(root))
+    entry = context.lookup("a.txt")
+    assert entry is not None
+    (root / "a.txt").unlink()
+    if how == "link":
+        (root / "a.txt").symlink_to("/etc/passwd")
+    with pytest.raises(ContextError, match=r"cannot read a\.txt in the build context"):
+        context.open(entry)
+
+
+def test_what_has_become_a_fifo_is_not_waited_for(root: Path) -> None:
+    context = DirectoryContext(str(root))
+    entry = context.lookup("a.txt")
+    assert entry is not None
+    (root / "a.txt").unlink()
+    os.mkfifo(root / "a.txt")
+    with context.open(entry) as stream:
+        assert stream.read() == b""
+
+
+@pytest.mark.parametrize("path", ["no", "no/where", "a.txt/x", "nul\0", "n" * 300, "\ud800"])
+def test_odd_paths(root: Path, path: str) -> None:
+    context = DirectoryContext(str(root))
+    try:
+        assert context.lookup(path) is None
+    except ContextError as error:
+        assert "cannot read" in error.message
+
+
+def test_names_that_are_not_utf_8(root: Path) -> None:
+    with open(os.fsencode(root) + b"/\xff.md", "wb"):
+        pass
+    assert "\udcff.md" in seen(root)
+    assert "\udcff.md" not in seen(root, "*.md")
+
+
+def test_c33_a_directory_that_nobody_asks_for_is_not_read(root: Path) -> None:
+    context = DirectoryContext(str(root))
+    (root / "d").chmod(0)
+    try:
+        assert context.lookup("a.txt") is not None
+        assert len(list(context.children(""))) == 5
+    finally:
+        (root / "d").chmod(0o755)
+
+
+def test_stat_keys(root: Path) -> None:
+    context = DirectoryContext(str(root))
+    context.lookup("a.txt")
+    key = context.stat_key("a.txt")
+    assert key is not None
+    assert key[2] == 5
+    assert context.stat_key("d") is None
+
+
+def test_a_deep_directory(root: Path) -> None:
+    place = os.open(root, os.O_RDONLY)
+    for _ in range(1200):
+        os.mkdir("d2", dir_fd=place)
+        deeper = os.open("d2", os.O_RDONLY, dir_fd=place)
+        os.close(place)
+        place = deeper
+    os.close(place)
+    assert seen(root, "d2", "!**/x") == ALL
+    from kpy.util.erase import remove
+
+    remove(str(root / "d2"))
+
+
+def test_no_context() -> None:
+    context = EmptyContext()
+    assert (list(context.children("")), context.lookup("x")) == ([], None)
+    top = context.lookup("")
+    assert top is not None
+    with pytest.raises(ContextError, match="no context"), context.reading([]) as opener:
+        opener(top)
