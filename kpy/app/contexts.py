@@ -21,6 +21,7 @@ from kpy.plan.names import context_key
 from kpy.registry.resolve import resolve_image
 from kpy.solver.values import Context
 from kpy.store.layout import LayoutRepository
+from kpy.util import fs
 
 MAX_IGNORE = 16 << 20
 _LAYOUT = "oci-layout://"
@@ -92,7 +93,7 @@ def _read_ignore(path: str) -> bytes:
         with open(path, "rb") as stream:
             data = stream.read(MAX_IGNORE + 1)
     except OSError as error:
-        raise ContextError(f"cannot read {path}: {error.strerror}") from error
+        raise ContextError(f"cannot read {path}: {fs.reason(error)}") from error
     if len(data) > MAX_IGNORE:
         raise ContextError(f"{path} is larger than {MAX_IGNORE >> 20} MiB")
     return data

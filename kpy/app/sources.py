@@ -20,6 +20,7 @@ from kpy.layer.entry import Kind
 from kpy.layer.source import FileSource
 from kpy.solver.lookup import parts_of, resolve
 from kpy.solver.values import Context
+from kpy.util import fs
 from kpy.util.cancel import Cancel
 
 MAX_DOCKERFILE = 16 << 20
@@ -213,7 +214,7 @@ def _read(path: str) -> bytes:
         with open(path, "rb") as stream:
             return _bounded(stream.read(MAX_DOCKERFILE + 1), path)
     except OSError as error:
-        raise ContextError(f"cannot read the Dockerfile {path}: {error.strerror}", hint="-f names another file") from error
+        raise ContextError(f"cannot read the Dockerfile {path}: {fs.reason(error)}", hint="-f names another file") from error
 
 
 def _bounded(data: bytes, where: str) -> bytes:

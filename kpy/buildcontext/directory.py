@@ -131,7 +131,7 @@ class DirectoryContext:
             with os.scandir(self._path(path)) as found:
                 names = sorted(item.name for item in found)
         except OSError as error:
-            raise ContextError(f"cannot list {path or '.'} in the build context: {fs.reason(error)}") from error
+            raise ContextError(f"cannot list {path or '.'} in the build context: {fs.reason(error)}", hint=_hint(error)) from error
         return [name for name in names if self.lookup(f"{path}/{name}" if path else name) is not None]
 
     def link_id(self, entry: Entry, /) -> object | None:
@@ -157,4 +157,8 @@ class DirectoryContext:
             number = os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
             return os.fdopen(number, "rb", buffering=0)
         except OSError as error:
-            raise ContextError(f"cannot read {entry.path} in the build context: {fs.reason(error)}") from error
+            raise ContextError(f"cannot read {entry.path} in the build context: {fs.reason(error)}", hint=_hint(error)) from error
+
+
+def _hint(error: OSError) -> str:
+    return "make it readable, or let .dockerignore exclude it" if isinstance(error, PermissionError) else ""

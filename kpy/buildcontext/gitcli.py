@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from kpy.dockerfile.remotes import basic_authorization
 from kpy.errors import ContextError
+from kpy.util import fs
 from kpy.util.cancel import Cancel
 from kpy.util.proxies import Proxies
 
@@ -147,7 +148,7 @@ class Git:
                 start_new_session=True,
             )  # fmt: skip
         except OSError as error:
-            raise ContextError(f"cannot run {self._settings.program}: {error.strerror}") from error
+            raise ContextError(f"cannot run {self._settings.program}: {fs.reason(error)}") from error
         with process:
             try:
                 out, told = self._talk(process)

@@ -66,7 +66,7 @@ def open_envelope(data: Any, passphrase: bytes) -> bytes:
         return secretbox.unseal(box, nonce, _derive(passphrase, salt, n, r, p))
     except ValueError as error:
         raise SignatureError(
-            "the private key cannot be decrypted", hint="check the passphrase: it is wrong, or the file was changed"
+            "the private key cannot be decrypted", hint="check the passphrase, in KPY_KEY_PASSWORD: it is wrong, or the file was changed"
         ) from error
 
 

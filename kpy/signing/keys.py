@@ -148,7 +148,7 @@ class PrivateKey:
                 key = load_pem_private_key(pem, (passphrase() or None) if encrypted else None)
         except (ValueError, TypeError, UnsupportedAlgorithm) as error:
             if b"ENCRYPTED" in pem:
-                raise SignatureError(f"{name} cannot be decrypted", hint="check the passphrase") from error
+                raise SignatureError(f"{name} cannot be decrypted", hint="check the passphrase, in KPY_KEY_PASSWORD") from error
             raise SignatureError(f"{name} is not a PEM private key") from error
         if not isinstance(key, (ec.EllipticCurvePrivateKey, rsa.RSAPrivateKey, ed25519.Ed25519PrivateKey)):
             raise SignatureError(f"{name} is of a kind that is not supported", hint=f"supported are {_KINDS}")
@@ -180,6 +180,6 @@ def _read(path: Path) -> bytes:
         with open(path, "rb") as stream:
             return stream.read(_MAX_FILE)
     except (FileNotFoundError, IsADirectoryError) as error:
-        raise UsageError(f"there is no key file {path}", hint="make one with: kpy keygen") from error
+        raise UsageError(f"there is no key file {path}", hint="kpy keygen makes a pair of keys") from error
     except OSError as error:
         raise fs.store_error("read", path, error) from error

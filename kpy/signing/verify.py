@@ -78,7 +78,7 @@ def verify_any(signatures: Sequence[Signature], key: Verifier, digest: Digest, n
     `name` is what is verified, for messages.
     """
     if not signatures:
-        raise SignatureError(f"{name} has no signature", hint="sign it: kpy sign, or kpy build --sign")
+        raise SignatureError(f"{name} has no signature", hint="kpy build --push --sign-key KEY signs what it pushes")
     good = []
     ours: SignatureError | None = None
     for signature in signatures:
