@@ -97,7 +97,7 @@ class _Walk:
             path, node, on = waiting.pop()
             if path:
                 self._nodes.append(node)
-                if not stat.S_ISDIR(os.lstat(_join(self._upper, path)).st_mode):
+                if node.entry.kind is not Kind.DIR:
                     continue
                 on = self._enter(path, node, on=on)
             inside = [self._child(_join(path, name), node, on=on) for name in self._names(path)]
@@ -213,7 +213,7 @@ def _open(path: bytes) -> BinaryIO:
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise ContentError(f"{_text(path)} changed while it was read")
-    return os.fdopen(descriptor, "rb")
+    return os.fdopen(descriptor, "rb", buffering=0)
 
 
 def _is_dir(found: os.stat_result | None) -> bool:

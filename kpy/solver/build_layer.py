@@ -1,7 +1,7 @@
 """From entries to a layer in the store: written, hashed and compressed in one pass, its tree kept with it."""
 
+import os
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from typing import BinaryIO, cast
 
 from kpy.layer.build import build_layer
@@ -12,6 +12,7 @@ from kpy.solver.copy import CAPABILITY
 from kpy.solver.values import Services
 
 SECOND = 1_000_000_000
+_MOST_THREADS = 8  # more wait for the one that reads the files; each holds a few MiB
 _MEDIA_TYPES = {
     "gzip": mediatype.OCI_LAYER_GZIP,
     "zstd": mediatype.OCI_LAYER_ZSTD,
@@ -25,7 +26,11 @@ def in_layer_form(entry: Entry) -> Entry:
     xattrs = entry.xattrs
     if xattrs and any(key != CAPABILITY for key in xattrs):
         xattrs = {key: value for key, value in xattrs.items() if key == CAPABILITY}
-    return entry if mtime == entry.mtime and xattrs is entry.xattrs else replace(entry, mtime=mtime, xattrs=xattrs)
+    if mtime == entry.mtime and xattrs is entry.xattrs:
+        return entry
+    # three times as fast as dataclasses.replace
+    return Entry(entry.path, entry.kind, entry.mode, entry.uid, entry.gid, entry.size, mtime, entry.link,
+                 entry.device, xattrs, entry.sha256)  # fmt: skip
 
 
 def _checked(items: Iterable[LayerItem], services: Services) -> Iterator[LayerItem]:
@@ -39,7 +44,8 @@ def store_layer(items: Iterable[LayerItem], services: Services) -> Layer:
     """Write the layer to the store. Nothing is left of it when this raises."""
     blobs = services.store.images
     with blobs.writer() as writer:
-        built = build_layer(_checked(items, services), cast(BinaryIO, writer), services.compression)
+        threads = min(_MOST_THREADS, len(os.sched_getaffinity(0)))
+        built = build_layer(_checked(items, services), cast(BinaryIO, writer), services.compression, threads=threads)
         descriptor = writer.commit(_MEDIA_TYPES[services.compression.kind])
     layer = Layer(descriptor, built.diff_id)
     services.store.put_tree(layer.diff_id, built.tree.encode())

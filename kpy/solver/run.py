@@ -60,7 +60,7 @@ def with_mount_points(items: Iterable[LayerItem], tree: Tree, services: Services
         for name in ("dev", "proc", "sys")
         if tree.lookup(name) is None
     ]
-    return heapq.merge(items, made, key=lambda item: sort_key(item.entry))
+    return heapq.merge(items, made, key=lambda item: sort_key(item.entry)) if made else iter(items)
 
 
 def make_process(op: RunOp, variables: Sequence[str], services: Services) -> Process:
