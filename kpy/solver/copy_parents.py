@@ -73,7 +73,10 @@ def _copy_path(copier: Copier, base: str, path: str, top: str) -> None:
     place, done = copier.target.resolve(top), ""
     for part in path.split("/")[:-1]:
         done = f"{done}/{part}" if done else part
-        place = copier.target.enter(place, part)
+        try:
+            place = copier.target.enter(place, part)
+        except NotADirectoryError as error:
+            raise ContextError(f"cannot copy {path}: /{error} is not a directory") from error
         entry = source.lookup(f"{base}/{done}" if base else done)
         if entry is None or entry.kind is not Kind.DIR:
             raise ContextError(f"cannot copy {path}: {done} is not a directory")

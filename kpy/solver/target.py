@@ -51,10 +51,21 @@ class LayerTarget:
         return resolve(self, path, follow_last=follow_last)
 
     def enter(self, directory: str, name: str) -> str:
-        """The canonical path of a name in a directory whose path is canonical."""
+        """The canonical path of a name in a directory whose path is canonical.
+
+        Raises NotADirectoryError (with the path) when it is a link to what is below something else.
+        """
         path = paths.join(directory, name)
         there = self.lookup(path)
-        return self.resolve(path) if there is not None and there.kind is Kind.SYMLINK else path
+        if there is None or there.kind is not Kind.SYMLINK:
+            return path
+        path = self.resolve(path)
+        above = path.rpartition("/")[0]
+        while above and (there := self.lookup(above)) is None:
+            above = above.rpartition("/")[0]
+        if above and there is not None and there.kind is not Kind.DIR:
+            raise NotADirectoryError(above)
+        return path
 
     def put(self, entry: Entry, opener: Open | None = None, same_file: object | None = None) -> None:
         """Set what is at a path. A directory over a directory keeps what is in it; anything else replaces all."""
