@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import cast
 
+from kpy.cli import failure
 from kpy.dockerfile import dump as ast_dump
 from kpy.dockerfile import expose, heredoc, mounts, parser, remotes, words
 from kpy.dockerfile.dockerignore import Ignore
@@ -44,11 +45,11 @@ LAYER = Digest("sha256", "1" * 64)
 
 
 def _shown(error: KpyError) -> None:
-    """What the command line shows of an error: one line, that can be written to a terminal."""
-    message = str(error)
-    assert message, "an error without words"
-    assert "\n" not in message, f"an error of two lines: {message!r}"
-    (message + error.hint + error.excerpt).encode("utf-8", "replace")
+    """What the command line shows of an error can be written to a terminal, and makes it do nothing."""
+    assert error.message, "an error without words"
+    text = failure.render(error)
+    text.encode("utf-8", "replace")
+    assert all(letter.isprintable() or letter in "\n\t" or not letter.isascii() for letter in text), repr(text)
 
 
 def _resolver(onbuild: tuple[str, ...]) -> Callable[[str, Platform], BaseImage]:
@@ -420,7 +421,7 @@ def values(data: bytes) -> None:
         except KpyError as error:
             _shown(error)
         except (FormError, ValueError) as error:  # ValueError: what parse_mode says it raises
-            assert "\n" not in str(error)
+            assert str(error)
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {

@@ -62,9 +62,9 @@ def check_signal(text: str) -> str:
     if re.fullmatch("[0-9]{1,8}", text):
         if int(text) > 0:
             return text
-        raise FormError(f"invalid signal: {text}")
+        raise FormError(f"invalid signal: {text!r}")
     name = text.upper().removeprefix("SIG")
     if name not in _SIGNALS:
         near = suggest(name, _SIGNALS).replace('"', '"SIG', 1)
-        raise FormError(f"invalid signal: {text}", hint=near or "write a name such as SIGTERM, or a number")
+        raise FormError(f"invalid signal: {text!r}", hint=near or "write a name such as SIGTERM, or a number")
     return text

@@ -15,6 +15,7 @@ from kpy.dockerfile.span import Source, Span
 from kpy.errors import DockerfileError
 
 MAX_SIZE = 16 << 20
+MAX_INSTRUCTIONS = 20_000  # planned within a second; docker takes 127 layers
 _BOM = b"\xef\xbb\xbf"
 _DIRECTIVE = re.compile(r"([a-zA-Z][a-zA-Z0-9]*)\s*=\s*(.+?)\s*", re.ASCII)
 _DIRECTIVES = ("syntax", "escape", "check")
@@ -70,6 +71,10 @@ def read(data: bytes, name: str, *, directives: bool = True) -> Lines:
     found = _directives(physical) if directives else Directives()
     logical = []
     while line := _logical(physical, found.escape):
+        if len(logical) == MAX_INSTRUCTIONS:
+            raise line.span.error(
+                f"more than {MAX_INSTRUCTIONS} instructions", hint="put commands into a script that one RUN calls"
+            )
         logical.append(line)
     if not logical:
         raise DockerfileError(f"{name}: file with no instructions", file=name)

@@ -251,8 +251,9 @@ class _Lexer:
         if not name:
             raise WordError("syntax error: bad substitution")
         if modifier in (":#", ":%", ":/", ":}") or kind not in "}+-?#%/":
+            shown = modifier if modifier.isprintable() else ascii(modifier)
             raise WordError(
-                f"unsupported modifier ({modifier}) in substitution",
+                f"unsupported modifier ({shown}) in substitution",
                 hint="there are :- - :+ + :? ? # ## % %% / //",
             )
         pattern, every = "", False

@@ -50,6 +50,8 @@ class LayerTree:
             if hashlib.sha256(payload).digest() != data[len(_MAGIC) : start]:
                 raise ContentError("layer index is broken: its checksum differs")
             return _from_columns(json.loads(payload))
+        except MemoryError as error:  # a broken frame says any size
+            raise ContentError("layer index is broken: it says that it is too large") from error
         except (zstandard.ZstdError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
             raise ContentError(f"layer index is broken: {error}") from error
 

@@ -4,7 +4,7 @@ import pytest
 
 from kpy.dockerfile import instructions as ins
 from kpy.dockerfile.heredoc import HeredocFile, HeredocScript, heredoc_shell_text
-from kpy.dockerfile.lines import MAX_SIZE
+from kpy.dockerfile.lines import MAX_INSTRUCTIONS, MAX_SIZE
 from kpy.dockerfile.parser import parse, parse_onbuild
 from kpy.dockerfile.span import Source, Span
 from kpy.errors import DockerfileError
@@ -127,6 +127,15 @@ def test_size_limits() -> None:
         parse(b"#" * (MAX_SIZE + 1))
     long = parse(b"FROM a\nRUN " + b"x" * (1 << 20) + b" <<E\nE\n")  # P09: no limit for a line
     assert len(long.stages[0].instructions[0].command.text) == (1 << 20) + 4
+
+
+def test_too_many_instructions() -> None:
+    """A million RUNs took 50 seconds to plan, and no engine takes so many layers."""
+    runs = b"RUN x\n" * MAX_INSTRUCTIONS
+    assert len(parse(b"FROM a\n" + runs[6:]).stages[0].instructions) == MAX_INSTRUCTIONS - 1
+    with pytest.raises(DockerfileError, match=f"more than {MAX_INSTRUCTIONS} instructions") as caught:
+        parse(b"FROM a\n" + runs)
+    assert caught.value.first_line == MAX_INSTRUCTIONS + 1
 
 
 def test_comments_and_continuations() -> None:

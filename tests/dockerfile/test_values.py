@@ -33,6 +33,12 @@ def test_bad_signals(text: str) -> None:
         check_signal(text)
 
 
+def test_signal_of_two_lines_is_one_line_of_error() -> None:
+    """Found by fuzzing; a value of --build-arg may hold line feeds."""
+    with pytest.raises(FormError, match=r"invalid signal: 'a\\nb'"):
+        check_signal("a\nb")
+
+
 def test_durations() -> None:
     second = 10**9
     assert parse_duration("1h30m") == 5400 * second

@@ -43,6 +43,7 @@ def test_expand(word: str, text: str) -> None:
     [
         ("${b:=c}", r"unsupported modifier \(:=\) in substitution"),
         ("${b=c}", "unsupported modifier"),
+        ("${b\nc}", r"unsupported modifier \('\\n'\) in substitution"),  # found by fuzzing: an error of two lines
         ("${b:#c}", "unsupported modifier"),
         ("${b", "missing '}'"),
         ("${", "missing '}'"),

@@ -196,6 +196,15 @@ def test_broken_index():
             LayerTree.decode(bad)
 
 
+def test_broken_index_that_says_it_is_huge():
+    """Found by fuzzing: the frame of zstd said a size that no memory has, and the error was MemoryError."""
+    good = LayerTree([item("a").entry]).encode()
+    start = good.index(b"\x28\xb5\x2f\xfd")
+    bad = good[: start + 4] + b"\xe0" + (1 << 62).to_bytes(8, "little") + good[start + 13 :]
+    with pytest.raises(ContentError, match="layer index"):
+        LayerTree.decode(bad)
+
+
 def source_of(tree, tars, tmp_path, view=None):
     source: FileSource = TreeSource(tree, lambda digest: io.BytesIO(tars[digest]), view_root=view, spool=str(tmp_path))
     return source
