@@ -1,0 +1,116 @@
+"""Layers while a build runs: unpacked and indexed in one pass, each fetched once, never believed."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from kpy.errors import ContentError, DigestMismatchError
+from kpy.layer.entry import LayerItem
+from kpy.layer.extract import ExtractOptions
+from kpy.layer.index import scan_layer
+from kpy.oci.config import RuntimeConfig
+from kpy.oci.image import Chain, Image, Layer
+from kpy.solver.content import Layers
+from kpy.store.store import Store
+from kpy.util.cancel import Cancel
+from tests.fakes import KnownImages, MemoryRepository, RecordingReporter, dir_item, file_item
+
+OPTIONS = ExtractOptions(owners=False)
+PASSWD = b"root:x:0:0::/:/bin/sh\n"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+@pytest.fixture
+def remote() -> MemoryRepository:
+    return MemoryRepository()
+
+
+def image(remote: MemoryRepository, name: str, *layers: Sequence[LayerItem]) -> Image:
+    return KnownImages(remote).add(name, RuntimeConfig(), *layers)
+
+
+def layers_of(store: Store, *images: Image) -> Layers:
+    layers = Layers(store, RecordingReporter(), Cancel())
+    for number, one in enumerate(images):
+        layers.add_image(one, f"image{number}")
+    return layers
+
+
+def three(remote: MemoryRepository) -> Image:
+    return image(
+        remote, "three",
+        [dir_item("etc"), file_item("etc/passwd", PASSWD)], [file_item("a", b"one"), file_item("b")], [file_item("a", b"two")],
+    )  # fmt: skip
+
+
+def unpack(layers: Layers, chain: Chain, root: Path) -> dict[str, bytes]:
+    root.mkdir()
+    layers.extract(chain, str(root), OPTIONS)
+    return {
+        os.path.relpath(os.path.join(directory, name), root): Path(directory, name).read_bytes()
+        for directory, _, names in os.walk(root)
+        for name in names
+    }
+
+
+def test_unpacking_fetches_each_layer_once_and_knows_it_then(store: Store, remote: MemoryRepository, tmp_path: Path) -> None:
+    """N26, N36."""
+    found = three(remote)
+    layers = layers_of(store, found)
+    remote.opened.clear()
+    assert unpack(layers, found.chain, tmp_path / "root") == {"etc/passwd": PASSWD, "a": b"two", "b": b""}
+    tree = layers.tree(found.chain)
+    assert tree.content("etc/passwd") == PASSWD
+    entry = tree.lookup("a")
+    assert entry is not None and entry.size == 3 and entry.sha256
+    assert sorted(map(str, remote.opened)) == sorted(str(layer.descriptor.digest) for layer in found.chain)
+    for layer in found.chain:  # the same index as without unpacking
+        assert layers.layer_tree(layer) == scan_layer(layers.tar(layer))
+
+
+def test_what_is_in_the_store_is_not_fetched_again(store: Store, remote: MemoryRepository, tmp_path: Path) -> None:
+    found = three(remote)
+    layers_of(store, found).tree(found.chain)
+    remote.opened.clear()
+    layers = layers_of(store, found)
+    assert unpack(layers, found.chain, tmp_path / "root")["a"] == b"two"
+    assert layers.tree(found.chain).lookup("b") is not None
+    assert remote.opened == []
+
+
+@pytest.mark.parametrize("indexed_before", [False, True])
+def test_a_blob_that_claims_the_diff_id_of_another_layer_is_refused(
+    store: Store, remote: MemoryRepository, tmp_path: Path, indexed_before: bool
+) -> None:
+    """L09. An image may pair any blob with any diff_id; unpacked, it would stand for the honest one in later builds."""
+    honest = image(remote, "honest", [file_item("bin", b"good")])
+    evil = image(remote, "evil", [file_item("bin", b"evil")])
+    layers = layers_of(store, honest, evil)
+    if indexed_before:
+        layers.tree(honest.chain)
+        layers.tree(evil.chain)
+    lie = Layer(evil.chain[0].descriptor, honest.chain[0].diff_id)
+    layers.add_image(replace(evil, chain=(lie,)), "lie")
+    with pytest.raises(ContentError, match="does not match its diff_id"):
+        unpack(layers, (lie,), tmp_path / "root")
+    assert lie.descriptor not in store.get_layers(lie.diff_id)
+
+
+def test_what_arrives_broken_is_not_stored(store: Store, remote: MemoryRepository, tmp_path: Path) -> None:
+    found = three(remote)
+    last = found.chain[-1].descriptor
+    remote.blobs[last.digest] = remote.blobs[found.chain[1].descriptor.digest][: last.size].ljust(last.size, b"\0")
+    layers = layers_of(store, found)
+    with pytest.raises((DigestMismatchError, ContentError)):
+        unpack(layers, found.chain, tmp_path / "root")
+    assert not layers.has_blob(found.chain[-1])
+    assert store.get_tree(found.chain[-1].diff_id) is None
+
+
