@@ -152,6 +152,17 @@ def test_pull_from_a_registry_that_hangs(kpy: Kpy, workdir: Path, server: Regist
     assert_clean(kpy)
 
 
+def test_add_from_a_server_that_hangs(kpy: Kpy, workdir: Path, server: RegistryServer) -> None:
+    server.fault(Delay(40), path="/slow", times=9)
+    running = Running(kpy, workdir / "log", "build", context(workdir, f"FROM scratch\nADD http://{server.host}/slow /\n"))
+    running.wait_for("/slow")
+    time.sleep(0.5)
+    os.killpg(running.process.pid, signal.SIGINT)
+    assert running.ends() == 130
+    assert one_line(running.output)
+    assert_clean(kpy)
+
+
 def test_resolving_at_a_registry_that_hangs(kpy: Kpy, workdir: Path, server: RegistryServer) -> None:
     base = serve(server)
     server.fault(Delay(40), path="/manifests/", times=9)

@@ -21,6 +21,7 @@ from kpy.solver.values import FilesValue, SocketFor
 from kpy.store.store import Store
 from kpy.util.cancel import Cancel
 from kpy.util.erase import remove
+from kpy.util.sockets import Sockets
 
 Secrets = Mapping[str, Callable[[], bytes]]
 
@@ -47,8 +48,9 @@ class Remotes:
         )  # fmt: skip
         self._http = HttpSettings(
             blobs=store.images.blobs, records=store.directory / "downloads", proxies=proxies(environment),
-            ca_file=ca_file, authorization=self._http_authorization,
+            ca_file=ca_file, authorization=self._http_authorization, sockets=Sockets(),
         )  # fmt: skip
+        cancel.then(self._http.sockets.abort)
 
     # --- for steps
 

@@ -24,6 +24,7 @@ from kpy.oci.descriptor import Descriptor
 from kpy.oci.digest import Digest
 from kpy.util import fs, http
 from kpy.util.proxies import Proxies
+from kpy.util.sockets import Sockets
 
 if TYPE_CHECKING:
     from requests import Response
@@ -51,7 +52,7 @@ class _Record:
 class HttpSettings:
     """What the machine and the user give. `records` is a directory for validators; contents go to `blobs`.
 
-    `authorization` gives the value of the Authorization header for a URL, or "".
+    `authorization` gives the value of the Authorization header for a URL, or "". `sockets` ends downloads.
     """
 
     blobs: BlobStore
@@ -59,6 +60,7 @@ class HttpSettings:
     proxies: Proxies = field(default_factory=Proxies, repr=False)
     ca_file: str = ""
     authorization: Callable[[str], str] = field(default=lambda _url: "", repr=False)
+    sockets: Sockets = field(default_factory=Sockets)
 
 
 class Download:
@@ -178,7 +180,7 @@ def _fetch(
     if any(char in header for char in "\r\n\0"):
         raise ContextError(f"the credentials for {urlsplit(url).hostname} have a line break")
     try:
-        adapter = http.adapter(http.Trust(ca_file=settings.ca_file), pool_size=1)
+        adapter = http.adapter(http.Trust(ca_file=settings.ca_file), pool_size=1, sockets=settings.sockets)
     except OSError as error:
         raise ContextError(f"cannot read the CA certificates of {settings.ca_file}: {error.strerror or error}") from error
     try:
