@@ -93,6 +93,8 @@ def test_c04_a_bad_pattern() -> None:
         ({"t/sub": b""}, "/t", "d", "cannot copy the directory d/sub to the non-directory /t/sub"),
         ({"t/sub": "/else", "else": None}, "/t", "d", "to the non-directory /t/sub"),
         ({"l": "l"}, "/l/x", "a", "too many levels of symbolic links"),
+        ({"l": "f/x", "f": b""}, "/l/", "a", "/f is not a directory"),
+        ({"l": "f/x/y", "f": b""}, "/l", "d", "/f is not a directory"),
         ({"l": "l/l/l"}, "/l/", "a", "too many levels of symbolic links"),
     ],
 )
@@ -268,6 +270,8 @@ def test_c20_directories_on_the_way_have_their_metadata() -> None:
 
 
 def test_c20_a_file_on_the_way() -> None:
+    with pytest.raises(ContextError, match="cannot copy d/x: /f is not a directory"):
+        copy(F, "/t/", "d/x", parents=True, onto={"t/d": "/f/x", "f": b""})
     with pytest.raises(ContextError):
         copy(F, "/t/", "d/x", parents=True, onto={"t/d": b"file"})
 
