@@ -199,3 +199,8 @@ def gcc_base(registry: servers.Registry, cache: Path) -> str:
 def big_base(registry: servers.Registry, cache: Path) -> str:
     """800 MB in three layers."""
     return bases.push(registry.host, "base/big:1", cache)
+
+
+@pytest.fixture(scope="session")
+def ssh_base(registry: servers.Registry, cache: Path) -> str:
+    return bases.push(registry.host, "base/ssh:1", cache)

@@ -1,15 +1,17 @@
 """Part of a tree of files as a real directory, for mounts that no snapshot can serve."""
 
+import os
 import tempfile
 from contextlib import ExitStack
 
-from kpy.layer.entry import Kind
+from kpy.layer.entry import Entry, Kind
 from kpy.layer.extract import extract
 from kpy.layer.tree import Tree
 from kpy.layer.write import write_tar
 from kpy.solver.copy import Copier, Rules, bind_contents
 from kpy.solver.target import LayerTarget
 from kpy.solver.values import FilesValue, Services
+from kpy.util import fs
 from kpy.util.erase import remove
 
 
@@ -32,4 +34,15 @@ def materialise(value: FilesValue, path: str, services: Services, stack: ExitSta
             write_tar(target.items(), write)
             tar.seek(0)
             extract(tar, directory)
-    return f"{directory}/content" if is_dir else f"{directory}/content/file"
+    if not is_dir:
+        return f"{directory}/content/file"
+    if entry is not None:
+        _dress(f"{directory}/content", entry)  # a copy of a directory is of what is in it
+    return f"{directory}/content"
+
+
+def _dress(directory: str, entry: Entry) -> None:
+    with fs.io_errors("make", directory):
+        os.chown(directory, entry.uid, entry.gid)
+        os.chmod(directory, entry.mode)
+        os.utime(directory, ns=(entry.mtime, entry.mtime))
