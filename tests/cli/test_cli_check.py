@@ -202,8 +202,7 @@ OFFERS = (
 
 
 def test_outline(run: Callable[..., tuple[int, str]]) -> None:
-    assert run(OFFERS, "--call=outline") == (
-        0,
+    expected = (
         "TARGET:      app\n"
         "DESCRIPTION: is what ships\n\n"
         "BUILD ARG   VALUE   DESCRIPTION\n"
@@ -212,8 +211,9 @@ def test_outline(run: Callable[..., tuple[int, str]]) -> None:
         "SECRET   REQUIRED\n"
         "key      true\n\n"
         "SSH       REQUIRED\n"
-        "default\n",
+        "default\n"
     )
+    assert run(OFFERS, "--call=outline") == (0, expected)
 
 
 def test_outline_json(run: Callable[..., tuple[int, str]]) -> None:
