@@ -69,7 +69,7 @@ def read(data: bytes, name: str, *, directives: bool = True) -> Lines:
     shown = tuple(_NOT_UTF8.sub("\ufffd", line.rstrip("\r\n")) for line in lines)
     physical = _Physical(Source(name, shown), lines)
     found = _directives(physical) if directives else Directives()
-    logical = []
+    logical: list[LogicalLine] = []
     while line := _logical(physical, found.escape):
         if len(logical) == MAX_INSTRUCTIONS:
             raise line.span.error(
