@@ -4,17 +4,18 @@ import json
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from kpy.app import strategy as strategies
+from kpy.app.epoch import settle
 from kpy.app.export import Exports
 from kpy.app.inputs import Inputs, open_inputs
 from kpy.app.keep import needed_paths
 from kpy.app.options import BuildOptions, Environment
-from kpy.app.outputs import compression, epoch
+from kpy.app.outputs import compression, rewrite
 from kpy.app.planning import make_plan
 from kpy.app.world import state_directory
 from kpy.cache.local import LocalCache
@@ -29,6 +30,7 @@ from kpy.solver.assemble import Format, assemble
 from kpy.solver.content import Layers
 from kpy.solver.hashing import ContentHashes
 from kpy.solver.newest import newest_time
+from kpy.solver.rewrite import Rewrite, rewritten
 from kpy.solver.solve import solve
 from kpy.solver.values import ChainValue, Services
 from kpy.util import fs
@@ -52,15 +54,18 @@ def build(options: BuildOptions, environment: Environment, report: Reporter, can
         inputs = open_inputs(options, environment, report, cancel, stack)
         exports = Exports(options, environment, inputs.store, inputs.client, inputs.resolver, report, cancel)
         exports.check()
-        plan = make_plan(options, inputs.sources, inputs.resolve, report)
-        artifact = _solve(plan, _services(options, environment, inputs, place, report, cancel, stack))
+        options, sources, epoch = settle(options, environment, inputs.sources, inputs.remotes, report)
+        inputs = replace(inputs, sources=sources)
+        form = rewrite(options, epoch, report)
+        plan = make_plan(options, sources, inputs.resolve, report)
+        artifact = _solve(plan, form, _services(options, environment, inputs, epoch, place, report, cancel, stack))
         results = exports.export(artifact)
     return _finish(options, environment, artifact, results)
 
 
 def _services(
-    options: BuildOptions, environment: Environment, inputs: Inputs, place: strategies.Place, report: Reporter,
-    cancel: Cancel, stack: ExitStack,
+    options: BuildOptions, environment: Environment, inputs: Inputs, epoch: int | None, place: strategies.Place,
+    report: Reporter, cancel: Cancel, stack: ExitStack,
 ) -> Services:  # fmt: skip
     store, sources, spool = inputs.store, inputs.sources, inputs.spool
     layers = Layers(store, report, cancel)
@@ -85,19 +90,20 @@ def _services(
         secrets=inputs.secrets,
         ssh=inputs.remotes.ssh,
         allow=options.entitlements,
-        epoch=epoch(options, environment, sources.dockerfile),
+        epoch=epoch,
         no_cache=options.no_cache,
         hostname=dict(options.build_args).get("BUILDKIT_SANDBOX_HOSTNAME", ""),
     )
 
 
-def _solve(plan: Plan, services: Services) -> Artifact:
+def _solve(plan: Plan, form: Rewrite, services: Services) -> Artifact:
     """Run the plan and put the images together."""
     values = solve(plan, services)
     images: list[Image] = []
     for target in plan.targets:
         value = values[target.step]
         assert isinstance(value, ChainValue)
+        value = rewritten(value, form, services)
         newest = newest_time(target.base.created, value, services)
         image, raw = assemble(target, value, services.layers, newest=newest, epoch=services.epoch, form=Format())
         services.store.images.blobs.put_bytes(raw, image.manifest.config.media_type)

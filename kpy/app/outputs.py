@@ -1,24 +1,21 @@
-"""Settings of outputs that the build itself has to know: compression, and the time of the image."""
+"""Settings of outputs that the build itself has to know: compression, and times in layers."""
 
 import re
 
-from kpy.app.options import BuildOptions, Environment
-from kpy.dockerfile.model import Dockerfile
+from kpy.app.options import BuildOptions
 from kpy.errors import UsageError
+from kpy.events import Reporter, Warned
 from kpy.layer.compress import Compression
-from kpy.plan.scope import Globals
+from kpy.solver.rewrite import Rewrite
 
 _KINDS = {"gzip": "gzip", "zstd": "zstd", "uncompressed": "none"}
-_LATER = ("force-compression", "rewrite-timestamp")
+_WITH_LAYERS = ("image", "oci", "docker")
 
 
 def compression(options: BuildOptions) -> Compression:
     """What the outputs ask for; they must agree. Raises UsageError."""
     asked = set()
     for output in options.outputs:
-        for name in _LATER:
-            if output.attrs.get(name) == "true":
-                raise UsageError(f"--output {name}=true is not supported yet")
         kind, level = output.attrs.get("compression", ""), output.attrs.get("compression-level", "")
         if kind and kind not in _KINDS:
             raise UsageError(f"unsupported compression {kind!r}", hint=f"use {', '.join(_KINDS)}")
@@ -35,18 +32,14 @@ def compression(options: BuildOptions) -> Compression:
     return Compression("zstd", number) if kind == "zstd" else Compression("none")
 
 
-def epoch(options: BuildOptions, environment: Environment, dockerfile: Dockerfile) -> int | None:
-    """SOURCE_DATE_EPOCH in seconds: --build-arg, else the environment, else a global ARG's default (A16)."""
-    text = dict(options.build_args).get("SOURCE_DATE_EPOCH")
-    if text is None:
-        text = environment.variables.get("SOURCE_DATE_EPOCH")
-    if text is None:
-        text = Globals.evaluate(dockerfile.global_args, {}, {}, dockerfile.directives.escape).values.get("SOURCE_DATE_EPOCH")
-    if not text:
-        return None
-    if not re.fullmatch(r"[0-9]{1,12}", text):
-        raise UsageError(
-            f"invalid SOURCE_DATE_EPOCH {text!r}: it is not a number of seconds",
-            hint="its forms `context` and stage names are not supported yet",
-        )
-    return int(text)
+def rewrite(options: BuildOptions, epoch: int | None, report: Reporter) -> Rewrite:
+    """What else the outputs ask for of the layers; they must agree. Raises UsageError."""
+    asked = {}
+    for name in ("rewrite-timestamp", "force-compression"):
+        said = {output.attrs.get(name, "false") for output in options.outputs if output.type in _WITH_LAYERS}
+        if len(said) > 1:
+            raise UsageError(f"the outputs differ in {name}", hint="build twice, the second is from cache")
+        asked[name] = said == {"true"}
+    if asked["rewrite-timestamp"] and epoch is None:
+        report(Warned("rewrite-timestamp has no effect: there is no SOURCE_DATE_EPOCH", "--build-arg SOURCE_DATE_EPOCH=… sets it"))
+    return Rewrite(epoch if asked["rewrite-timestamp"] else None, compress=asked["force-compression"])

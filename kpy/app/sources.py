@@ -2,7 +2,7 @@
 
 import os
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO, cast
 
 from kpy.app.contexts import directory_context, read_named
@@ -11,6 +11,7 @@ from kpy.app.remotes import Remotes
 from kpy.buildcontext.archive import HEAD, archive_context, looks_like_archive
 from kpy.buildcontext.directory import DirectoryContext
 from kpy.buildcontext.empty import EmptyContext
+from kpy.buildcontext.http import Download
 from kpy.dockerfile.forms import FormError
 from kpy.dockerfile.model import Dockerfile
 from kpy.dockerfile.parser import parse
@@ -32,13 +33,15 @@ _REMOTE_FILE = "context"  # what BuildKit calls the one file of a URL that is no
 class Sources:
     """What is built: the Dockerfile, its path for messages, and the contexts by name ("" is the main one).
 
-    `named` are all named contexts, as the plan wants them: (name, kind, value).
+    `named` are all named contexts, as the plan wants them: (name, kind, value). `modified` is the time of a remote
+    main context: the commit's, or Last-Modified; 0 if it has none.
     """
 
     dockerfile: Dockerfile
     path: str
     contexts: dict[str, Context]
     named: tuple[tuple[str, str, str], ...]
+    modified: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,7 @@ class _Main:
     directory: str = ""
     root: str = ""
     dockerfile: bytes | None = None
+    modified: int = 0
 
 
 def is_remote(context: str) -> bool:
@@ -70,7 +74,7 @@ def read_sources(
     else:
         context = Context(main.files, main.root)
     named = read_named(options, environment)
-    return Sources(parse(data, shown), path or options.context, {"": context, **named.directories}, named.planned)
+    return Sources(parse(data, shown), path or options.context, {"": context, **named.directories}, named.planned, main.modified)
 
 
 class _Opener:
@@ -139,7 +143,7 @@ class _Opener:
         except ValueError as error:
             raise UsageError(f"--build-arg {_KEEP_GIT_DIR}: {error} is neither true nor false") from error
         root = self._remotes.repository(remote, keep_git_dir=keep)
-        return _Main(DirectoryContext(root), root=root)
+        return _Main(DirectoryContext(root), root=root, modified=int(os.stat(root).st_mtime))
 
     def _http(self, context: str) -> _Main:
         found = self._remotes.file(context, _REMOTE_FILE)
@@ -147,10 +151,10 @@ class _Opener:
             is_archive = looks_like_archive(_first(stream))
         if is_archive:
             with found.open_content() as stream:
-                return self._archive(stream, "the downloaded context")
+                return replace(self._archive(stream, "the downloaded context"), modified=_time(found))
         with found.open_content() as stream:
             data = _bounded(stream.read(MAX_DOCKERFILE + 1), f"at {context}")
-        return _Main(found, dockerfile=data)
+        return _Main(found, dockerfile=data, modified=_time(found))
 
     # --- the Dockerfile
 
@@ -185,6 +189,12 @@ class _Opener:
     def _shown(self, path: str) -> str:
         shown = os.path.relpath(path, self._environment.directory)
         return os.path.basename(path) if shown.startswith("..") else shown
+
+
+def _time(found: Download) -> int:
+    """Last-Modified in seconds, 0 if the server said nothing."""
+    entry = found.lookup(found.name)
+    return entry.mtime // 1_000_000_000 if entry is not None else 0
 
 
 def _inside(files: FileSource, file: str) -> tuple[str, bytes]:

@@ -13,7 +13,7 @@ from kpy.solver.values import Services
 
 SECOND = 1_000_000_000
 _MOST_THREADS = 8  # more wait for the one that reads the files; each holds a few MiB
-_MEDIA_TYPES = {
+MEDIA_TYPES = {
     "gzip": mediatype.OCI_LAYER_GZIP,
     "zstd": mediatype.OCI_LAYER_ZSTD,
     "none": mediatype.OCI_LAYER,
@@ -46,7 +46,7 @@ def store_layer(items: Iterable[LayerItem], services: Services) -> Layer:
     with blobs.writer() as writer:
         threads = min(_MOST_THREADS, len(os.sched_getaffinity(0)))
         built = build_layer(_checked(items, services), cast(BinaryIO, writer), services.compression, threads=threads)
-        descriptor = writer.commit(_MEDIA_TYPES[services.compression.kind])
+        descriptor = writer.commit(MEDIA_TYPES[services.compression.kind])
     layer = Layer(descriptor, built.diff_id)
     services.store.put_tree(layer.diff_id, built.tree.encode())
     services.store.put_layer(layer)

@@ -1,4 +1,4 @@
-"""What outputs, SOURCE_DATE_EPOCH and secrets ask for, and the images of the local store as bases."""
+"""What outputs and secrets ask for, and the images of the local store as bases."""
 
 import io
 from pathlib import Path
@@ -6,10 +6,9 @@ from pathlib import Path
 import pytest
 
 from kpy.app.options import BuildOptions, Environment, OutputSpec, SecretSpec
-from kpy.app.outputs import compression, epoch
+from kpy.app.outputs import compression
 from kpy.app.resolver import Resolver
 from kpy.app.secrets import MAX_SECRET, read_secret
-from kpy.dockerfile.parser import parse
 from kpy.errors import ContentError, UsageError
 from kpy.layer.compress import Compression
 from kpy.oci.platform import Platform
@@ -59,31 +58,6 @@ def test_compression(outputs: list[dict[str, str]], expected: Compression) -> No
 def test_compressions_that_cannot_be(outputs: list[dict[str, str]], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         compression(options(*outputs))
-
-
-@pytest.mark.parametrize(
-    ("build_arg", "variable", "text", "expected"),
-    [
-        (None, None, "FROM a", None),
-        ("5", "6", "ARG SOURCE_DATE_EPOCH=7\nFROM a", 5),
-        (None, "6", "ARG SOURCE_DATE_EPOCH=7\nFROM a", 6),
-        (None, None, "ARG SOURCE_DATE_EPOCH=7\nFROM a", 7),
-        (None, None, 'ARG T=8\nARG SOURCE_DATE_EPOCH="$T"\nFROM a', 8),
-        (None, None, "ARG SOURCE_DATE_EPOCH\nFROM a", None),
-        ("", "6", "FROM a", None),
-        (None, None, "FROM a\nARG SOURCE_DATE_EPOCH=7", None),
-    ],
-)
-def test_a16_source_date_epoch(tmp_path: Path, build_arg: str | None, variable: str | None, text: str, expected: int | None) -> None:
-    args = () if build_arg is None else (("SOURCE_DATE_EPOCH", build_arg),)
-    variables = {} if variable is None else {"SOURCE_DATE_EPOCH": variable}
-    assert epoch(options(build_args=args), environment(tmp_path, **variables), parse(text.encode())) == expected
-
-
-@pytest.mark.parametrize("value", ["x", "-1", "1.5", "²", "9" * 5000, "context"])
-def test_a16_what_is_no_time(tmp_path: Path, value: str) -> None:
-    with pytest.raises(UsageError, match="invalid SOURCE_DATE_EPOCH"):
-        epoch(options(), environment(tmp_path, SOURCE_DATE_EPOCH=value), parse(b"FROM a"))
 
 
 def test_secrets(tmp_path: Path) -> None:
