@@ -30,7 +30,7 @@ def number(raw: bytes, name: str, *, signed: bool = False) -> int:
             raise bad(f"{name} is {digits[:16]!r}") from None
     if value < 0 and not signed:
         raise bad(f"{name} is negative")
-    if value >= 1 << 63:
+    if not -(1 << 63) <= value < 1 << 63:
         raise bad(f"{name} is too large")
     return value
 

@@ -33,12 +33,18 @@ LATER = [
     r"doesn't support variable|invalid cache sharing",
     r"invalid text",  # NUL and what is not UTF-8: BuildKit lets them through until something else fails
     r"unexpected end of file",  # BuildKit: unknown instruction ""
+    r"only one check parser directive",  # the package is older than this directive; today's BuildKit refuses it
 ]
 
 
 def flags_of(line: str) -> tuple[str, ...]:
     """The package shows no flags of the instruction behind ONBUILD."""
     return tuple(split_flags(split_keyword(line)[1])[0])
+
+
+def ungarbled(flags: tuple[str, ...]) -> tuple[str, ...]:
+    """Go's parser reads flags byte by byte, and makes a character of each."""
+    return tuple(flag.encode("latin-1").decode("utf-8", "replace") for flag in flags)
 
 
 def value(item) -> tuple[str, ...]:
@@ -122,7 +128,8 @@ def compare(data: bytes) -> None:
             with pytest.raises(DockerfileError):
                 parse(data)
         return
-    if any(has_text_behind_json(command.original.split("\n")[0]) for command in theirs):
+    # A mark of continuation at the end of the file is an instruction without a name, there.
+    if any(has_text_behind_json((command.original or "").split("\n")[0]) for command in theirs):
         return
     try:
         ours = flat(data)
@@ -134,7 +141,7 @@ def compare(data: bytes) -> None:
     for mine, line, other in zip(ours, lines, theirs, strict=True):
         assert type(mine).__name__.removesuffix("Instruction").upper() == other.cmd.upper()
         assert (mine.span.first, mine.span.last) == (other.start_line, other.end_line)
-        assert flags_of(line.text) == other.flags
+        assert flags_of(line.text) == ungarbled(other.flags)
         heads = [(h.name, h.fd, h.raw) for h in line.heredocs]
         if isinstance(mine, ins.Onbuild):  # nor its heredocs
             assert mine.expression.split(None, 1)[0].upper() == other.sub_cmd.upper()

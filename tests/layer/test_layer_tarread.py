@@ -134,6 +134,7 @@ def test_base_256_numbers():
     [
         (124, b"\xff" * 12, "size is negative"),
         (124, b"\x80" + b"\xff" * 11, "size is too large"),
+        (136, b"\xcf" * 12, "mtime is too large"),  # found by fuzzing: no time_t, and os.utime raised OverflowError
         (124, b"-0000000001\0", "size is b'-"),
         (124, b"00000000_1 \0", "size is"),
         (156, b"Z", "unknown type"),

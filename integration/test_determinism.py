@@ -1,0 +1,131 @@
+"""The same inputs give the same image, bit by bit: other directories, other users, cold stores, another isolation (L07, A16).
+
+Of the conformance suite, every case that no clock and no network is in: those without RUN and without a file server.
+Without the suite (see test_conformance.py) there is nothing to run.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import builder
+import pytest
+import servers
+from people import Kpy, User
+from test_conformance import SUITE
+
+_RUN = re.compile(rb"^\s*(ONBUILD\s+)?RUN\b", re.MULTILINE | re.IGNORECASE)
+_OTHER = "kpy-other"
+
+
+@pytest.fixture(scope="module")
+def other() -> User:
+    """A second user, with ids and subordinate ids of its own."""
+    import pwd
+
+    try:
+        account = pwd.getpwnam(_OTHER)
+    except KeyError:
+        subprocess.run([servers.tool("useradd"), "--create-home", _OTHER], check=True)
+        account = pwd.getpwnam(_OTHER)
+    if not any(line.startswith(f"{_OTHER}:") for line in Path("/etc/subuid").read_text().splitlines()):
+        ranges = ["--add-subuids", "300000-365535", "--add-subgids", "300000-365535"]
+        subprocess.run([servers.tool("usermod"), *ranges, _OTHER], check=True)
+    return User(_OTHER, account.pw_uid, account.pw_gid, subordinate=True)
+
+
+@pytest.fixture(scope="module")
+def suite(area: Path, registry: servers.Registry) -> Path:
+    """A copy of the suite that all users can read, its bases in the registry."""
+    copy = area / "determinism" / "conformance"
+    shutil.copytree(SUITE, copy, symlinks=True)
+    make = [copy / "bases" / "make-bases", "--push", registry.host]
+    subprocess.run(make, check=True, capture_output=True, timeout=600)
+    return copy
+
+
+def cases(suite: Path) -> Iterator[str]:
+    """Those that nothing but their files makes."""
+    for path in sorted(suite.glob("cases/*/case.json")):
+        case = json.loads(path.read_bytes())
+        dockerfile = path.parent / "context" / case.get("dockerfile", "Dockerfile")
+        if case.get("expect") == "error" or case.get("http") or not dockerfile.is_file():
+            continue
+        if not _RUN.search(dockerfile.read_bytes()):
+            yield path.parent.name
+
+
+def images(suite: Path, kpy: Kpy, keep: Path, host: str, *more: str) -> dict[str, str]:
+    """Build the cases; the digest of each image."""
+    chosen = [part for name in cases(suite) for part in ("--cases", name)]
+    # Slow machines: what takes long is said by others.
+    more = ("--timeout", "300", *more)
+    command = [suite / "run", "--builder", "kpy", "--tool", f"kpy={kpy.program}", "--registry", host, "--keep", keep]
+    done = subprocess.run(
+        [sys.executable, *command, *chosen, *more],
+        cwd=kpy.home, capture_output=True, text=True, check=False, timeout=1800, **kpy.spawn(),
+    )  # type: ignore[call-overload]
+    found = {}
+    for name in cases(suite):
+        archive = keep / name / "result" / "image.tar"
+        if archive.exists():
+            with tarfile.open(archive) as tar:
+                index = tar.extractfile("index.json")
+                assert index is not None
+                found[name] = str(json.loads(index.read())["manifests"][0]["digest"])
+    missing = [line for line in done.stdout.splitlines() if not line.startswith("PASS")]
+    assert len(found) == len(chosen) // 2, "\n".join(missing) + done.stderr[-3000:]
+    assert len(found) > 100
+    return found
+
+
+def differing(one: dict[str, str], another: dict[str, str]) -> list[str]:
+    return sorted(name for name in one.keys() | another.keys() if one.get(name) != another.get(name))
+
+
+def place(area: Path, name: str, user: User) -> Path:
+    """A new directory of the user's; builds go into `kept` in it."""
+    path = area / "determinism" / name
+    path.mkdir(parents=True)
+    os.chown(path, user.uid, user.gid)
+    return path
+
+
+if SUITE.is_dir() or os.environ.get("CI") == "true":
+
+    @pytest.fixture(scope="module")
+    def first(suite: Path, program: str, dev: User, registry: servers.Registry, area: Path) -> dict[str, str]:
+        """What the unprivileged user builds, with an empty store."""
+        home = place(area, "first", dev)
+        return images(suite, Kpy(program, dev, home), home / "kept", registry.host)
+
+    def test_another_directory(
+        suite: Path, program: str, dev: User, registry: servers.Registry, area: Path, first: dict[str, str]
+    ) -> None:
+        home = place(area, "second/with/a longer path", dev)
+        again = images(suite, Kpy(program, dev, home), home / "kept", registry.host)
+        assert differing(first, again) == []
+
+    def test_another_user(
+        suite: Path, program: str, other: User, registry: servers.Registry, area: Path, first: dict[str, str]
+    ) -> None:
+        home = place(area, "third", other)
+        again = images(suite, Kpy(program, other, home), home / "kept", registry.host)
+        assert differing(first, again) == []
+
+    def test_in_a_container(
+        suite: Path, docker: servers.Docker, registry: servers.Registry, area: Path, first: dict[str, str]
+    ) -> None:
+        """As root, in the container's own root file system."""
+        image = builder.make(docker)
+        root = User("root", 0, 0, subordinate=False)
+        home = place(area, "fourth", root)
+        live = Kpy(str(builder.HERE / "conformance-live"), root, home, {"KPY_IMAGE": image, "DOCKER_HOST": docker.socket})
+        again = images(suite, live, home / "kept", registry.host, "--extra=--isolation=live")
+        assert differing(first, again) == []
