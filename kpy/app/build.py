@@ -49,7 +49,9 @@ class Built:
 
 def build(options: BuildOptions, environment: Environment, report: Reporter, cancel: Cancel) -> Built:
     """Build and export. Raises KpyError; then nothing was tagged and no half-written file is left."""
-    place = strategies.prepare(options.isolation, environment.variables)  # first: no thread may run yet
+    place = strategies.prepare(  # first: no thread may run yet
+        options.isolation, environment.variables, state_directory(environment)
+    )
     with ExitStack() as stack:
         inputs = open_inputs(options, environment, report, cancel, stack)
         exports = Exports(options, environment, inputs.store, inputs.client, inputs.resolver, report, cancel)

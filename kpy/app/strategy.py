@@ -33,10 +33,16 @@ RunStrategy = Callable[[], tuple[Snapshotter, Sandbox]]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What was chosen. `problem`: why no RUN can be done, raised when one is asked for."""
+    """What was chosen. `problem`: why no RUN can be done, raised when one is asked for.
+
+    In a user namespace: `overlay`, whether overlayfs takes the state directory; `private_pids`, whether a new /proc
+    can be mounted. A container may refuse either (EXECUTION 0, row 4).
+    """
 
     isolation: str
     problem: SandboxError | None = None
+    overlay: bool = True
+    private_pids: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +58,14 @@ class Means:
     stack: ExitStack
 
 
-def prepare(isolation: Isolation, variables: Mapping[str, str]) -> Place:
-    """Choose, and change this process as that wants it. No thread may run yet.
+def prepare(isolation: Isolation, variables: Mapping[str, str], state: Path) -> Place:
+    """Choose, and change this process as that wants it. No thread may run yet. `state` is the state directory.
 
     Raises SandboxError only for an isolation that was asked for by name; `auto` keeps it for the first RUN.
     """
     match isolation:
         case "userns":
-            return _userns()
+            return _userns(state)
         case "live":
             return _live(variables)
         case "chroot":
@@ -69,14 +75,14 @@ def prepare(isolation: Isolation, variables: Mapping[str, str]) -> Place:
                 )
             return Place("chroot")
         case _:
-            return _auto(variables)
+            return _auto(variables, state)
 
 
-def _auto(variables: Mapping[str, str]) -> Place:
+def _auto(variables: Mapping[str, str], state: Path) -> Place:
     if os.geteuid() == 0 and in_bundle() and variables.get(CONSENT) == "1":
         return _live(variables)
     try:
-        return _userns()
+        return _userns(state)
     except SandboxError as error:
         return Place("chroot") if _may_chroot() else Place("none", error)
 
@@ -90,11 +96,18 @@ def _may_chroot() -> bool:
     return os.geteuid() == 0 and bool(capabilities.effective() >> capabilities.SYS_CHROOT & 1)
 
 
-def _userns() -> Place:
+def _userns(state: Path) -> Place:
+    from kpy.linux.probe import can_fresh_proc, can_overlay
     from kpy.sandbox.enter import enter
 
+    try:
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        overlay = can_overlay(str(state)) == 0
+    except OSError:
+        overlay = True  # the store will say what is wrong with its directory
+    private_pids = can_fresh_proc() == 0
     enter()
-    return Place("userns")
+    return Place("userns", overlay=overlay, private_pids=private_pids)
 
 
 def _live(variables: Mapping[str, str]) -> Place:
@@ -120,23 +133,31 @@ def strategy(place: Place, means: Means) -> RunStrategy:
         if place.problem is not None:
             raise place.problem
         if not made:
-            made.append(makers[place.isolation](means))
+            made.append(makers[place.isolation](place, means))
         return made[0]
 
     return get
 
 
-def _make_userns(means: Means) -> tuple[Snapshotter, Sandbox]:
+def _make_userns(place: Place, means: Means) -> tuple[Snapshotter, Sandbox]:
     from kpy.sandbox.userns import UsernsSandbox
-    from kpy.snapshot.overlay import OverlaySnapshotter
-    from kpy.snapshot.stack import Stack
 
     scratch = means.state / "scratch"
     scratch.mkdir(mode=0o700, exist_ok=True)
-    return OverlaySnapshotter(Stack(str(means.state / "snapshots")), means.layers), UsernsSandbox(str(scratch))
+    sandbox = UsernsSandbox(str(scratch), private_pids=place.private_pids)
+    if not place.overlay:  # the state directory is itself on an overlay: one directory, scanned before and after
+        from kpy.snapshot.directory import DirectorySnapshotter
+
+        root = os.path.join(means.spool, "root")
+        os.mkdir(root, 0o755)
+        return DirectorySnapshotter(root, means.layers), sandbox
+    from kpy.snapshot.overlay import OverlaySnapshotter
+    from kpy.snapshot.stack import Stack
+
+    return OverlaySnapshotter(Stack(str(means.state / "snapshots")), means.layers), sandbox
 
 
-def _make_live(means: Means) -> tuple[Snapshotter, Sandbox]:
+def _make_live(_: Place, means: Means) -> tuple[Snapshotter, Sandbox]:
     from kpy.sandbox.live import LiveSandbox
     from kpy.snapshot.directory import LIVE_PATHS, DirectorySnapshotter
 
@@ -151,7 +172,7 @@ def _make_live(means: Means) -> tuple[Snapshotter, Sandbox]:
     return DirectorySnapshotter("/", means.layers, protected=protected), LiveSandbox(means.spool, protected)
 
 
-def _make_chroot(means: Means) -> tuple[Snapshotter, Sandbox]:
+def _make_chroot(_: Place, means: Means) -> tuple[Snapshotter, Sandbox]:
     from kpy.sandbox.chroot import ChrootSandbox
     from kpy.snapshot.directory import DirectorySnapshotter
 

@@ -20,10 +20,12 @@ from kpy.util.cancel import Cancel
 _PREPARE = """
 import sys
 sys.path.insert(0, sys.argv[1])
+import tempfile
+from pathlib import Path
 from kpy.app.strategy import prepare
 from kpy.errors import KpyError
 try:
-    print(prepare(sys.argv[2], dict(pair.split("=") for pair in sys.argv[3:])).isolation)
+    print(prepare(sys.argv[2], dict(pair.split("=") for pair in sys.argv[3:]), Path(tempfile.mkdtemp())).isolation)
 except KpyError as error:
     print(error)
 """
