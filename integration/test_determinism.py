@@ -1,6 +1,7 @@
 """The same inputs give the same image, bit by bit: other directories, other users, cold stores, another isolation (L07, A16).
 
-Of the conformance suite, every case that no clock and no network is in: those without RUN and without a file server.
+Of the conformance suite, every case that no clock and no network is in: those without RUN and without a file server;
+and those with RUN, with SOURCE_DATE_EPOCH and rewrite-timestamp.
 Without the suite (see test_conformance.py) there is nothing to run.
 """
 
@@ -22,6 +23,10 @@ from test_conformance import SUITE
 
 _RUN = re.compile(rb"^\s*(ONBUILD\s+)?RUN\b", re.MULTILINE | re.IGNORECASE)
 _OTHER = "kpy-other"
+_REPRODUCIBLE = (
+    "KPY build --file {dockerfile} {target} {build_args} {platform} {secrets} {contexts} --insecure-registry {registry}"
+    " --build-arg SOURCE_DATE_EPOCH=1700000000 --output type=oci,dest={oci_tar},rewrite-timestamp=true {context}"
+)
 
 
 @pytest.fixture(scope="module")
@@ -50,29 +55,33 @@ def suite(area: Path, registry: servers.Registry) -> Path:
     return copy
 
 
-def cases(suite: Path) -> Iterator[str]:
-    """Those that nothing but their files makes."""
+def cases(suite: Path, *, with_run: bool = False) -> Iterator[str]:
+    """Those that nothing but their files makes; or those with commands."""
     for path in sorted(suite.glob("cases/*/case.json")):
         case = json.loads(path.read_bytes())
         dockerfile = path.parent / "context" / case.get("dockerfile", "Dockerfile")
         if case.get("expect") == "error" or case.get("http") or not dockerfile.is_file():
             continue
-        if not _RUN.search(dockerfile.read_bytes()):
+        if bool(_RUN.search(dockerfile.read_bytes())) == with_run:
             yield path.parent.name
 
 
-def images(suite: Path, kpy: Kpy, keep: Path, host: str, *more: str) -> dict[str, str]:
+def images(
+    suite: Path, kpy: Kpy, keep: Path, host: str, *more: str, with_run: bool = False
+) -> dict[str, str]:
     """Build the cases; the digest of each image."""
-    chosen = [part for name in cases(suite) for part in ("--cases", name)]
+    names = list(cases(suite, with_run=with_run))
+    chosen = [part for name in names for part in ("--cases", name)]
     # Slow machines: what takes long is said by others.
-    more = ("--timeout", "300", *more)
-    command = [suite / "run", "--builder", "kpy", "--tool", f"kpy={kpy.program}", "--registry", host, "--keep", keep]
+    more = ("--timeout", "300", "--jobs", "2", *more)
+    how = _REPRODUCIBLE.replace("KPY", kpy.program) if with_run else "kpy"
+    command = [suite / "run", "--builder", how, "--tool", f"kpy={kpy.program}", "--registry", host, "--keep", keep]
     done = subprocess.run(
         [sys.executable, *command, *chosen, *more],
         cwd=kpy.home, capture_output=True, text=True, check=False, timeout=1800, **kpy.spawn(),
     )  # type: ignore[call-overload]
     found = {}
-    for name in cases(suite):
+    for name in names:
         archive = keep / name / "result" / "image.tar"
         if archive.exists():
             with tarfile.open(archive) as tar:
@@ -80,7 +89,7 @@ def images(suite: Path, kpy: Kpy, keep: Path, host: str, *more: str) -> dict[str
                 assert index is not None
                 found[name] = str(json.loads(index.read())["manifests"][0]["digest"])
     missing = [line for line in done.stdout.splitlines() if not line.startswith("PASS")]
-    assert len(found) == len(chosen) // 2, "\n".join(missing) + done.stderr[-3000:]
+    assert len(found) == len(names), "\n".join(missing) + done.stderr[-3000:]
     assert len(found) > 100
     return found
 
@@ -129,3 +138,13 @@ if SUITE.is_dir() or os.environ.get("CI") == "true":
         live = Kpy(str(builder.HERE / "conformance-live"), root, home, {"KPY_IMAGE": image, "DOCKER_HOST": docker.socket})
         again = images(suite, live, home / "kept", registry.host, "--extra=--isolation=live")
         assert differing(first, again) == []
+
+    def test_commands(
+        suite: Path, program: str, dev: User, other: User, registry: servers.Registry, area: Path
+    ) -> None:
+        """With RUN, when the times that commands leave are rewritten (A16)."""
+        results = []
+        for user, name in ((dev, "fifth"), (other, "sixth/below")):
+            home = place(area, name, user)
+            results.append(images(suite, Kpy(program, user, home), home / "kept", registry.host, with_run=True))
+        assert differing(*results) == []

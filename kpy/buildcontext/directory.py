@@ -5,7 +5,7 @@ Nothing is read before it is asked for (C33): children are listed a directory at
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import BinaryIO
 
@@ -16,6 +16,7 @@ from kpy.layer.source import Opener
 from kpy.util import fs, paths
 
 CAPABILITY = "security.capability"
+_NO_XATTRS: Mapping[str, bytes] = {}  # one for all: contexts have many files
 
 
 class DirectoryContext:
@@ -113,10 +114,10 @@ class DirectoryContext:
             link = os.readlink(self._path(path))
         elif kind in (Kind.CHAR, Kind.BLOCK):
             device = (os.major(found.st_rdev), os.minor(found.st_rdev))
-        xattrs = {}
+        xattrs = _NO_XATTRS
         if kind is Kind.FILE and found.st_mode & 0o111 and size:
             try:
-                xattrs[CAPABILITY] = os.getxattr(self._path(path), CAPABILITY)
+                xattrs = {CAPABILITY: os.getxattr(self._path(path), CAPABILITY)}
             except OSError:
                 pass
         # A socket becomes an empty file, as BuildKit's transfer makes of it.

@@ -74,6 +74,6 @@ class LayerItem:
     twin: str = ""
 
 
-def sort_key(entry: Entry) -> tuple[str, ...]:
+def sort_key(entry: Entry) -> str:
     """Order of a layer (L03): by path components, so that a directory comes right before what is in it."""
-    return tuple(entry.path.split("/")) if entry.path else ()
+    return entry.path.replace("/", "\0")  # as tuples of the components compare, and much smaller

@@ -68,7 +68,7 @@ def kept_xattr(name: str) -> bool:
     return name == "security.capability" or (name.startswith("user.") and not name.startswith(PRIVATE_XATTRS))
 
 
-def _order(path: bytes) -> tuple[str, ...]:
+def _order(path: bytes) -> str:
     return sort_key(Entry(text(path), Kind.FILE))
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import BinaryIO
 
 from kpy.dockerfile.dockerignore import Ignore
@@ -11,7 +12,7 @@ from kpy.layer.entry import Entry, Kind
 from kpy.layer.source import FileSource
 from kpy.oci.digest import Digest
 from kpy.solver.lookup import parts_of, resolve, wildcards
-from kpy.solver.target import LayerTarget
+from kpy.solver.target import LayerTarget, Put
 from kpy.util import paths
 from kpy.util.modes import Mode
 
@@ -81,8 +82,12 @@ class Copier:
         mode = entry.mode
         if self.rules.mode is not None and entry.kind is not Kind.SYMLINK:
             mode = self.rules.mode.apply(mode, is_dir=entry.kind is Kind.DIR)
-        xattrs = {key: value for key, value in entry.xattrs.items() if key == CAPABILITY}
-        return replace(entry, path=path, mode=mode, uid=uid, gid=gid, xattrs=xattrs)
+        xattrs = entry.xattrs
+        if xattrs:
+            xattrs = {key: value for key, value in xattrs.items() if key == CAPABILITY}
+        # three times as fast as dataclasses.replace
+        return Entry(path, entry.kind, mode, uid, gid, entry.size, entry.mtime, entry.link, entry.device, xattrs,
+                     entry.sha256)  # fmt: skip
 
     def _put(self, entry: Entry, path: str) -> None:
         if path.rpartition("/")[2].startswith(".wh."):
@@ -254,8 +259,4 @@ def bind_contents(target: LayerTarget, wanted: Sequence[Wanted], opener: Callabl
     for item in wanted:
         put = target.puts.get(item.path)
         if put is not None and put.entry.kind is Kind.FILE:
-
-            def read(entry: Entry = item.source) -> BinaryIO:
-                return opener(entry)
-
-            target.puts[item.path] = replace(put, open=read)
+            target.puts[item.path] = Put(put.entry, partial(opener, item.source), put.same_file)
