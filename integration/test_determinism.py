@@ -21,7 +21,8 @@ import servers
 from people import Kpy, User
 from test_conformance import SUITE
 
-_RUN = re.compile(rb"^\s*(ONBUILD\s+)?RUN\b", re.MULTILINE | re.IGNORECASE)
+# The triggers of some bases are commands, too.
+_RUN = re.compile(rb"^\s*(ONBUILD\s+)?(RUN\b|FROM\s+base/onbuild)", re.MULTILINE | re.IGNORECASE)
 _OTHER = "kpy-other"
 _REPRODUCIBLE = (
     "KPY build --file {dockerfile} {target} {build_args} {platform} {secrets} {contexts} --insecure-registry {registry}"

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import BinaryIO
 
 from kpy.dockerfile.dockerignore import Ignore
@@ -254,9 +253,20 @@ def copy_key(target: LayerTarget, contents: Callable[[str], str]) -> Digest:
     return Digest("sha256", hasher.hexdigest())
 
 
+@dataclass(frozen=True, slots=True)
+class _Bound:
+    """How to open one file; smaller than a closure or a partial, and there are as many as files."""
+
+    opener: Callable[[Entry], BinaryIO]
+    entry: Entry
+
+    def __call__(self) -> BinaryIO:
+        return self.opener(self.entry)
+
+
 def bind_contents(target: LayerTarget, wanted: Sequence[Wanted], opener: Callable[[Entry], BinaryIO]) -> None:
     """Tell the entries of the target how to open their content."""
     for item in wanted:
         put = target.puts.get(item.path)
         if put is not None and put.entry.kind is Kind.FILE:
-            target.puts[item.path] = Put(put.entry, partial(opener, item.source), put.same_file)
+            target.puts[item.path] = Put(put.entry, _Bound(opener, item.source), put.same_file)
