@@ -26,7 +26,7 @@ from kpy.oci.digest import Digest
 from kpy.oci.image import Image
 from kpy.oci.manifest import build_index
 from kpy.plan.model import Plan
-from kpy.solver.assemble import Format, assemble
+from kpy.solver.assemble import Format, assemble, too_deep
 from kpy.solver.content import Layers
 from kpy.solver.hashing import ContentHashes
 from kpy.solver.newest import newest_time
@@ -110,6 +110,8 @@ def _solve(plan: Plan, form: Rewrite, services: Services) -> Artifact:
         image, raw = assemble(target, value, services.layers, newest=newest, epoch=services.epoch, form=Format())
         services.store.images.blobs.put_bytes(raw, image.manifest.config.media_type)
         images.append(image)
+        if (warning := too_deep(len(value.chain))) is not None:
+            services.report(warning)
     if len(images) == 1:
         return Artifact(tuple(images))
     entries = [_entry(image) for image in images]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from kpy.errors import ContentError
+from kpy.events import Warned
 from kpy.oci import mediatype
 from kpy.oci.config import History, ImageConfig
 from kpy.oci.content import BlobSource
@@ -20,6 +21,7 @@ from kpy.plan.model import Target
 from kpy.solver.values import ChainValue
 
 SECOND = 1_000_000_000
+MOST_LAYERS = 127  # the limit of docker's overlay2
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,16 @@ class Format:
 
     docker: bool = False
     annotations: tuple[tuple[str, str], ...] = ()
+
+
+def too_deep(layers: int) -> Warned | None:
+    """What to tell the user of an image with so many layers, if anything (L12)."""
+    if layers <= MOST_LAYERS:
+        return None
+    return Warned(
+        f"the image has {layers} layers; docker runs images of at most {MOST_LAYERS}",
+        "join RUN instructions, or COPY the result of this stage into a new one",
+    )
 
 
 def rfc3339(seconds: int) -> str:

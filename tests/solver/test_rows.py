@@ -1,4 +1,4 @@
-"""Rows of FEATURES section 1 that no other test names: C23, L08."""
+"""Rows of FEATURES section 1 that no other test names: C23, L08, L12."""
 
 import gzip
 import io
@@ -43,3 +43,13 @@ def test_the_variant_of_the_platform_is_in_the_configuration(tmp_path: Path) -> 
     builder.close()
 
     assert (built.config["architecture"], built.config["os"], built.config["variant"]) == ("arm", "linux", "v6")
+
+
+def test_more_layers_than_docker_takes_are_warned_of() -> None:
+    """L12"""
+    from kpy.solver.assemble import too_deep
+
+    assert too_deep(127) is None
+    warning = too_deep(128)
+    assert warning is not None
+    assert "128 layers" in warning.message
