@@ -33,6 +33,8 @@ if SUITE.is_dir() or os.environ.get("CI") == "true":
             f"kpy={kpy.program}",
             "--registry",
             registry.host,
+            "--jobs",
+            "2",
         ]
         done = subprocess.run(
             command, cwd=kpy.home, capture_output=True, text=True, check=False, timeout=3000, **kpy.spawn()
