@@ -85,6 +85,14 @@ def assert_clean(kpy: Kpy, *, after_kill: bool = False) -> None:
         assert left == []
 
 
+@pytest.fixture(autouse=True)
+def hangups() -> Iterator[None]:
+    """A hang-up ends what is started, even where the tests run under nohup: kpy leaves an ignored one ignored."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.fixture
 def server() -> Iterator[RegistryServer]:
     with RegistryServer() as running:
