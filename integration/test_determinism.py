@@ -5,6 +5,8 @@ and those with RUN, with SOURCE_DATE_EPOCH and rewrite-timestamp.
 Without the suite (see test_conformance.py) there is nothing to run.
 """
 
+import gzip
+import io
 import json
 import os
 import re
@@ -99,6 +101,23 @@ def differing(one: dict[str, str], another: dict[str, str]) -> list[str]:
     return sorted(name for name in one.keys() | another.keys() if one.get(name) != another.get(name))
 
 
+def entries(case: Path) -> list[str]:
+    """What is in the last layer of a case's image, to see what differs."""
+    with tarfile.open(case / "result" / "image.tar") as tar:
+
+        def blob(digest: str) -> bytes:
+            member = tar.extractfile(f"blobs/sha256/{digest.removeprefix('sha256:')}")
+            assert member is not None
+            return member.read()
+
+        index = tar.extractfile("index.json")
+        assert index is not None
+        manifest = json.loads(blob(json.loads(index.read())["manifests"][0]["digest"]))
+        created = json.loads(blob(manifest["config"]["digest"]))["created"]
+        with tarfile.open(fileobj=io.BytesIO(gzip.decompress(blob(manifest["layers"][-1]["digest"])))) as layer:
+            return [case.name, created, *(f"{m.name} {m.mode:o} {m.uid} {m.size} {m.mtime} {m.linkname}" for m in layer)]
+
+
 def place(area: Path, name: str, user: User) -> Path:
     """A new directory of the user's; builds go into `kept` in it."""
     path = area / "determinism" / name
@@ -138,7 +157,10 @@ if SUITE.is_dir() or os.environ.get("CI") == "true":
         home = place(area, "fourth", root)
         live = Kpy(str(builder.HERE / "conformance-live"), root, home, {"KPY_IMAGE": image, "DOCKER_HOST": docker.socket})
         again = images(suite, live, home / "kept", registry.host, "--extra=--isolation=live")
-        assert differing(first, again) == []
+        kept = area / "determinism" / "first" / "kept"
+        assert [
+            (entries(kept / name), entries(home / "kept" / name)) for name in differing(first, again)
+        ] == []
 
     def test_commands(
         suite: Path, program: str, dev: User, other: User, registry: servers.Registry, area: Path
