@@ -22,6 +22,7 @@ from kpy.layer.tarread import Content, TarLimits, read_tar
 from kpy.layer.tree import Tree
 from kpy.oci.digest import Digest
 from kpy.util.cancel import Cancel
+from kpy.util.streams import RangeReader
 
 MAX_CONTENT = 64 << 30
 MAX_ENTRIES = 4_000_000
@@ -65,24 +66,7 @@ class ArchiveContext:
     def _open(self, entry: Entry) -> BinaryIO:
         _, position = self._tree.where(entry)
         start, size = self._ranges[position]
-        return cast("BinaryIO", io.BufferedReader(_Range(self._file, start, size)))
-
-
-class _Range(io.RawIOBase):
-    """A part of a file, by position: any number of threads may read."""
-
-    def __init__(self, number: int, start: int, size: int) -> None:
-        super().__init__()
-        self._number, self._at, self._end = number, start, start + size
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: "memoryview | bytearray") -> int:  # type: ignore[override]
-        view = memoryview(buffer)[: self._end - self._at]
-        count = os.preadv(self._number, [view], self._at) if view else 0
-        self._at += count
-        return count
+        return cast("BinaryIO", io.BufferedReader(RangeReader(self._file, start, size)))
 
 
 @contextmanager

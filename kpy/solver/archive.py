@@ -16,6 +16,7 @@ from kpy.layer.entry import Entry, Kind
 from kpy.layer.tarread import Content, read_tar
 from kpy.solver.copy import CAPABILITY, Rules
 from kpy.solver.target import LayerTarget, Open
+from kpy.util.streams import RangeReader
 
 
 class Spool:
@@ -46,24 +47,9 @@ class Spool:
         """Opens a range."""
 
         def read() -> BinaryIO:
-            return io.BufferedReader(_Range(self._file, start, size))
+            return io.BufferedReader(RangeReader(self._file, start, size))
 
         return read
-
-
-class _Range(io.RawIOBase):
-    def __init__(self, number: int, start: int, size: int) -> None:
-        super().__init__()
-        self._number, self._at, self._end = number, start, start + size
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: "memoryview | bytearray") -> int:  # type: ignore[override]
-        view = memoryview(buffer)[: self._end - self._at]
-        count = os.preadv(self._number, [view], self._at) if view else 0
-        self._at += count
-        return count
 
 
 def is_archive(opener: Open) -> bool:

@@ -1,6 +1,7 @@
 """Readers around readers: hash, copy aside, read to the end."""
 
 import io
+import os
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
@@ -56,6 +57,23 @@ class TeeReader(io.RawIOBase):
         data = self.read(len(buffer))
         buffer[: len(data)] = data
         return len(data)
+
+
+class RangeReader(io.RawIOBase):
+    """`size` bytes of an open file from `start`, by position: any number of threads may read. Does not close it."""
+
+    def __init__(self, number: int, start: int, size: int) -> None:
+        super().__init__()
+        self._number, self._at, self._end = number, start, start + size
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: "memoryview | bytearray") -> int:  # type: ignore[override]
+        view = memoryview(buffer)[: self._end - self._at]
+        count = os.preadv(self._number, [view], self._at) if view else 0
+        self._at += count
+        return count
 
 
 def drain(stream: "BinaryIO | io.RawIOBase") -> None:
