@@ -133,6 +133,14 @@ class Docker:
             )
         return done.stdout.strip()
 
+    def logs(self, name: str) -> str:
+        """What a container has written to its standard error so far."""
+        done = subprocess.run(
+            [tool("docker"), "logs", name], capture_output=True, text=True, timeout=60, check=True,
+            env={**os.environ, "DOCKER_HOST": self.socket},
+        )  # fmt: skip
+        return done.stderr
+
     @contextmanager
     def container(self, *argv: str) -> Iterator[str]:
         """`docker run --detach ARGV`, removed at the end."""

@@ -1,17 +1,14 @@
-"""What we export is taken by the real tools: skopeo, umoci, docker, podman. They must be installed; docker must run.
-
-Run it by itself: python -m pytest integration/test_exporters_real.py
-"""
+"""What we export is taken by the real tools: skopeo, umoci, docker, podman."""
 
 import json
 import os
-import shutil
 import subprocess
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from servers import Docker, Registry, tool
 
 from kpy.errors import SignatureError
 from kpy.exporter.base import Artifact
@@ -30,8 +27,15 @@ from tests.fakes import MemoryRepository
 MANIFEST_TYPES = [mediatype.OCI_MANIFEST, mediatype.DOCKER_MANIFEST]
 
 
+@pytest.fixture(autouse=True)
+def engine(docker: Docker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The docker client finds the engine of the tests."""
+    monkeypatch.setenv("DOCKER_HOST", docker.socket)
+
+
 def run(*argv: object) -> str:
-    done = subprocess.run([str(item) for item in argv], check=False, capture_output=True, text=True)
+    program, *more = [str(item) for item in argv]
+    done = subprocess.run([tool(program), *more], check=False, capture_output=True, text=True)
     assert done.returncode == 0, f"{argv}: {done.stdout}{done.stderr}"
     return done.stdout
 
@@ -46,9 +50,9 @@ def hello(family: str = mediatype.OCI_MANIFEST, layer_type: str = mediatype.OCI_
 def name() -> Iterator[Reference]:
     found = Reference.parse(f"kpy-test-{uuid.uuid4().hex[:12]}:v1")
     yield found
-    for tool in ("docker", "podman"):
+    for program in ("docker", "podman"):
         for image in (found.familiar, f"localhost/{found.familiar}"):
-            subprocess.run([tool, "rmi", "-f", image], check=False, capture_output=True)
+            subprocess.run([program, "rmi", "-f", image], check=False, capture_output=True)
 
 
 def test_skopeo_reads_the_directory_and_the_archive(tmp_path: Path, name: Reference) -> None:
@@ -83,32 +87,32 @@ def test_umoci_unpacks(tmp_path: Path, name: Reference) -> None:
     assert run("umoci", "list", "--layout", tmp_path / "l").split() == ["v1", "v2"]
 
 
-@pytest.mark.parametrize("tool", ["docker", "podman"])
+@pytest.mark.parametrize("program", ["docker", "podman"])
 @pytest.mark.parametrize("layer_type", [mediatype.OCI_LAYER_GZIP, mediatype.OCI_LAYER])
 @pytest.mark.parametrize("family", MANIFEST_TYPES)
-def test_docker_and_podman_load(tmp_path: Path, name: Reference, tool: str, layer_type: str, family: str) -> None:
+def test_docker_and_podman_load(tmp_path: Path, name: Reference, program: str, layer_type: str, family: str) -> None:
     artifact = hello(family, layer_type)
     DockerArchiveExporter(tmp_path / "a.tar", (name, name.with_tag("v2"))).export(artifact)
-    said = run(tool, "load", "-i", tmp_path / "a.tar")
+    said = run(program, "load", "-i", tmp_path / "a.tar")
     assert name.familiar in said
     try:
         for tag in ("v1", "v2"):
-            [found] = json.loads(run(tool, "image", "inspect", name.with_tag(tag).familiar))
+            [found] = json.loads(run(program, "image", "inspect", name.with_tag(tag).familiar))
             assert found["Id"].removeprefix("sha256:") == artifact.images[0].manifest.config.digest.hex
             assert found["RootFS"]["Layers"] == [str(layer.diff_id) for layer in artifact.images[0].chain]
     finally:
-        subprocess.run([tool, "rmi", "-f", name.with_tag("v2").familiar], check=False, capture_output=True)
+        subprocess.run([program, "rmi", "-f", name.with_tag("v2").familiar], check=False, capture_output=True)
 
 
-@pytest.mark.parametrize("tool", ["docker", "podman"])
-def test_one_layer_twice_and_no_name(tmp_path: Path, tool: str) -> None:
+@pytest.mark.parametrize("program", ["docker", "podman"])
+def test_one_layer_twice_and_no_name(tmp_path: Path, program: str) -> None:
     tar = tar_of({f"{uuid.uuid4().hex}": b"x"})
     image = make_image(MemoryRepository(), tar, tar)
     DockerArchiveExporter(tmp_path / "a.tar").export(Artifact((image,)))
-    said = run(tool, "load", "-i", tmp_path / "a.tar")
+    said = run(program, "load", "-i", tmp_path / "a.tar")
     ident = image.manifest.config.digest.hex
     assert ident in said
-    run(tool, "rmi", "-f", ident)
+    run(program, "rmi", "-f", ident)
 
 
 def test_podman_loads_the_oci_archive(tmp_path: Path, name: Reference) -> None:
@@ -127,17 +131,10 @@ def test_skopeo_reads_the_docker_archive(tmp_path: Path, name: Reference) -> Non
         run("skopeo", "inspect", f"docker-archive:{tmp_path / 'a.tar'}:none:v1")
 
 
-def test_the_tools_are_there() -> None:
-    assert all(shutil.which(tool) for tool in ("skopeo", "umoci", "docker", "podman"))
-
-
-REGISTRY = "127.0.0.1:5000"
-
-
 @pytest.mark.parametrize("family", MANIFEST_TYPES)
-def test_a_real_registry_takes_it_and_docker_pulls_it(family: str) -> None:
+def test_a_real_registry_takes_it_and_docker_pulls_it(family: str, registry: Registry) -> None:
     artifact, key = hello(family), PrivateKey.generate()
-    reference = Reference.parse(f"{REGISTRY}/kpy-test/{uuid.uuid4().hex[:12]}:v1")
+    reference = Reference.parse(f"{registry.host}/kpy-test/{uuid.uuid4().hex[:12]}:v1")
     with RegistryClient() as client:
         repository = client.repository(reference, writable=True)
         for _ in range(2):  # the second time it is all there, and signed already
@@ -149,9 +146,9 @@ def test_a_real_registry_takes_it_and_docker_pulls_it(family: str) -> None:
         assert payload.digest == artifact.descriptor.digest
         with pytest.raises(SignatureError):
             cosign.verify_manifest(repository, reference, artifact.descriptor, PrivateKey.generate().public)
-    for tool in (["docker", "pull"], ["podman", "pull", "--tls-verify=false"]):
-        run(*tool, reference)
-        run(tool[0], "rmi", "-f", reference)
+    for pull in (["docker", "pull"], ["podman", "pull", "--tls-verify=false"]):
+        run(*pull, reference)
+        run(pull[0], "rmi", "-f", reference)
     raw = run("skopeo", "inspect", "--tls-verify=false", "--raw", f"docker://{reference}")
     assert raw.encode() == artifact.root.raw
     signatures = cosign.signature_tag(artifact.descriptor.digest)

@@ -1,7 +1,6 @@
 """The main job as root of an ordinary container (live), and that an image does not show how it was built."""
 
 import json
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -266,8 +265,7 @@ def test_docker_stop_ends_a_build(live: LiveKpy, docker: Docker, busybox_base: s
     name = docker("run", "--detach", "--network", "host", *_at(context), live.image, "build", ".")
     try:
         for _ in range(300):
-            logs = subprocess.run(["docker", "logs", name], capture_output=True, text=True, check=True).stderr
-            if " started" in logs:
+            if " started" in docker.logs(name):
                 break
             time.sleep(0.1)
         docker("stop", "--time", "30", name)
