@@ -1,8 +1,9 @@
-"""Containers that allow more than the default profile: user namespaces inside of them (EXECUTION 0, row 4)."""
+"""The same images in every environment; and containers that allow more than the default profile (EXECUTION 0, row 4)."""
 
 from pathlib import Path
 
 import builder as builders
+import matrix
 import trees
 from builder import LiveKpy
 from servers import Docker, Registry
@@ -35,3 +36,22 @@ def test_without_seccomp_on_the_container_s_own_overlay(
 
     assert sorted(path.name for path in (root / "made").iterdir()) == ["other"]
     assert (root / "made" / "other").read_text() == "two\n"
+
+
+def test_the_same_images_in_every_environment(
+    docker: Docker, registry: Registry, program: str, python_base: str, gcc_base: str, workdir: Path
+) -> None:
+    (workdir / "contexts").mkdir()
+    contexts = matrix.contexts(workdir / "contexts")
+    bases = {"python-service": python_base, "two-stage": gcc_base}
+    digests: dict[tuple[str, str], str] = {}
+    for place in matrix.environments(docker, program, workdir):
+        for name, context in contexts.items():
+            target = f"{registry.host}/environments/{place.key.lower()}-{name}:1"
+            done = place.build(context, *matrix.arguments(bases[name], target))
+            assert done.returncode == 0, f"{place.title}: {name}: {done.stderr}"
+            digests[place.key, name] = done.stdout.strip()
+    for name in contexts:
+        found = {key: digest for (key, other), digest in digests.items() if other == name}
+        assert len(found) >= 3
+        assert len(set(found.values())) == 1, found
