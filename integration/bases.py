@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from servers import MissingError, tool
+from servers import MissingError, tool, turn
 
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
@@ -150,8 +150,14 @@ def rootfs(name: str, cache: Path) -> Path:
 def _packed(stem: str, write: Callable[[Path], None], cache: Path) -> Path:
     day = time.strftime("%Y%m%d")
     path = cache / f"{stem}-{day}.tar.gz"
-    if path.exists():
-        return path
+    with turn("bases"):
+        if not path.exists():
+            _make(stem, write, path)
+    return path
+
+
+def _make(stem: str, write: Callable[[Path], None], path: Path) -> None:
+    cache = path.parent
     cache.mkdir(parents=True, exist_ok=True)
     plain = cache / f"{stem}.{os.getpid()}.tar"
     packed = plain.with_suffix(".tar.gz")
@@ -170,7 +176,6 @@ def _packed(stem: str, write: Callable[[Path], None], cache: Path) -> Path:
     for old in cache.glob(f"{stem}-*.tar.gz"):
         if old != path:
             old.unlink()
-    return path
 
 
 def _digest(stream: BinaryIO) -> str:

@@ -13,7 +13,8 @@ from typing import Any
 import servers
 
 HERE = Path(__file__).resolve().parent
-IMAGE = "kpy-builder:test"
+# Of this run: all its processes share it, and another run on the same engine has its own.
+IMAGE = f"kpy-builder:test-{os.environ.get('KPY_TEST_RUN') or os.getpid()}"
 _CODE = (
     "import sys; sys.stdin = open('/work/job.json'); exec(compile(open('/drive.py').read(), 'drive', 'exec'))"
 )
@@ -22,10 +23,12 @@ _CODE = (
 @cache
 def make(docker: servers.Docker) -> str:
     """Make the image, once; its name."""
-    subprocess.run(
-        [sys.executable, HERE / "bundle" / "make-bundle", "--image", IMAGE],
-        env={**os.environ, "DOCKER_HOST": docker.socket}, check=True, timeout=300,
-    )  # fmt: skip
+    with servers.turn("builder"):
+        if not docker("image", "ls", "--quiet", IMAGE):
+            subprocess.run(
+                [sys.executable, HERE / "bundle" / "make-bundle", "--image", IMAGE],
+                env={**os.environ, "DOCKER_HOST": docker.socket}, check=True, timeout=600,
+            )  # fmt: skip
     return IMAGE
 
 

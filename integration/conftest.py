@@ -42,17 +42,11 @@ def dev() -> User:
         raise servers.MissingError(
             "integration tests start servers and run as several users: run them as root"
         )
-    account = _account(USER)
-    if not _has_range(USER):
-        command = [
-            servers.tool("usermod"),
-            "--add-subuids",
-            "100000-165535",
-            "--add-subgids",
-            "100000-165535",
-            USER,
-        ]
-        subprocess.run(command, check=True)
+    with servers.turn("accounts"):
+        account = _account(USER)
+        if not _has_range(USER):
+            ranges = ["--add-subuids", "100000-165535", "--add-subgids", "100000-165535"]
+            subprocess.run([servers.tool("usermod"), *ranges, USER], check=True)
     servers.tool("newuidmap")
     return User(USER, account.pw_uid, account.pw_gid, subordinate=True)
 

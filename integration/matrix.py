@@ -45,23 +45,25 @@ class Environment:
 
 def account(name: str, *, subordinate: bool) -> pwd.struct_passwd:
     """The user of this name, made if need be, with or without subordinate ids."""
-    try:
-        found = pwd.getpwnam(name)
-    except KeyError:
-        subprocess.run([servers.tool("useradd"), "--create-home", name], check=True)
-        found = pwd.getpwnam(name)
-    listed = any(line.startswith(f"{name}:") for line in Path("/etc/subuid").read_text().splitlines())
-    if listed and not subordinate:  # useradd gives them to everybody
-        for kind, path in (("uids", "/etc/subuid"), ("gids", "/etc/subgid")):
-            for line in Path(path).read_text().splitlines():
-                owner, first, count = line.split(":")
-                if owner == name:
-                    span = f"{first}-{int(first) + int(count) - 1}"
-                    subprocess.run([servers.tool("usermod"), f"--del-sub{kind}", span, name], check=True)
-    elif subordinate and not listed:
-        ranges = ["--add-subuids", "100000-165535", "--add-subgids", "100000-165535"]
-        subprocess.run([servers.tool("usermod"), *ranges, name], check=True)
+    with servers.turn("accounts"):
+        try:
+            found = pwd.getpwnam(name)
+        except KeyError:
+            subprocess.run([servers.tool("useradd"), "--create-home", name], check=True)
+            found = pwd.getpwnam(name)
+        for kind in ("uid", "gid"):
+            spans = _spans(name, Path(f"/etc/sub{kind}"))
+            change = [f"--del-sub{kind}s={span}" for span in spans] if not subordinate else []  # useradd gave them
+            if subordinate and not spans:
+                change = [f"--add-sub{kind}s=100000-165535"]
+            for option in change:
+                subprocess.run([servers.tool("usermod"), *option.split("="), name], check=True)
     return found
+
+
+def _spans(name: str, file: Path) -> list[str]:
+    rows = [line.split(":") for line in file.read_text().splitlines()]
+    return [f"{first}-{int(first) + int(count) - 1}" for owner, first, count in rows if owner == name]
 
 
 def _as_user(key: str, title: str, program: str, name: str, home: Path, *, subordinate: bool) -> Environment:

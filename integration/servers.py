@@ -1,5 +1,6 @@
 """Real servers for the tests: registries and a docker engine. Each is a context manager; what is missing is an error."""
 
+import fcntl
 import os
 import shutil
 import socket
@@ -28,6 +29,14 @@ def tool(name: str) -> str:
     if path is None:
         raise MissingError(f"{name} is not installed: integration/run-tests installs what the tests need")
     return path
+
+
+@contextmanager
+def turn(name: str) -> Iterator[None]:
+    """One process of the test run at a time."""
+    with open(f"/var/lock/kpy-tests-{name}", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def free_port() -> int:

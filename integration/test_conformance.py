@@ -35,6 +35,8 @@ if SUITE.is_dir() or os.environ.get("CI") == "true":
             registry.host,
             "--jobs",
             "2",
+            "--timeout",
+            "300",
         ]
         done = subprocess.run(
             command, cwd=kpy.home, capture_output=True, text=True, check=False, timeout=3000, **kpy.spawn()

@@ -32,7 +32,7 @@ if SUITE.is_dir() or os.environ.get("CI") == "true":
         wrapper = Path(__file__).resolve().parent / "conformance-live"
         subprocess.run(
             [SUITE / "run", "--builder", "kpy", "--tool", f"kpy={wrapper}", "--registry", registry.host,
-             "--extra=--isolation=live", "--jobs", "2", "--json", results],
+             "--extra=--isolation=live", "--jobs", "2", "--timeout", "300", "--json", results],
             env={**os.environ, "KPY_IMAGE": builders.make(docker), "DOCKER_HOST": docker.socket},
             capture_output=True, check=False, timeout=3000,
         )  # fmt: skip

@@ -37,14 +37,15 @@ def other() -> User:
     """A second user, with ids and subordinate ids of its own."""
     import pwd
 
-    try:
-        account = pwd.getpwnam(_OTHER)
-    except KeyError:
-        subprocess.run([servers.tool("useradd"), "--create-home", _OTHER], check=True)
-        account = pwd.getpwnam(_OTHER)
-    if not any(line.startswith(f"{_OTHER}:") for line in Path("/etc/subuid").read_text().splitlines()):
-        ranges = ["--add-subuids", "300000-365535", "--add-subgids", "300000-365535"]
-        subprocess.run([servers.tool("usermod"), *ranges, _OTHER], check=True)
+    with servers.turn("accounts"):
+        try:
+            account = pwd.getpwnam(_OTHER)
+        except KeyError:
+            subprocess.run([servers.tool("useradd"), "--create-home", _OTHER], check=True)
+            account = pwd.getpwnam(_OTHER)
+        if not any(line.startswith(f"{_OTHER}:") for line in Path("/etc/subuid").read_text().splitlines()):
+            ranges = ["--add-subuids", "300000-365535", "--add-subgids", "300000-365535"]
+            subprocess.run([servers.tool("usermod"), *ranges, _OTHER], check=True)
     return User(_OTHER, account.pw_uid, account.pw_gid, subordinate=True)
 
 
