@@ -19,6 +19,7 @@ from kpy.util import paths
 _CHUNK = 1 << 20
 _ZERO_BLOCK = bytes(BLOCK)
 _NS = 1_000_000_000
+_LAST_MAJOR, _LAST_MINOR = (1 << 12) - 1, (1 << 20) - 1  # include/linux/kdev_t.h
 _NO_XATTRS: Mapping[str, bytes] = {}
 _KINDS = {b"0": Kind.FILE, b"\0": Kind.FILE, b"7": Kind.FILE, b"S": Kind.FILE, b"1": Kind.HARDLINK, b"2": Kind.SYMLINK,
           b"3": Kind.CHAR, b"4": Kind.BLOCK, b"5": Kind.DIR, b"6": Kind.FIFO}  # fmt: skip
@@ -312,9 +313,12 @@ def _mtime(block: bytes, extended: dict[str, bytes]) -> int:
 
 
 def _device(kind: Kind, block: bytes) -> tuple[int, int]:
-    if kind is Kind.CHAR or kind is Kind.BLOCK:
-        return pax.number(block[329:337], "device"), pax.number(block[337:345], "device")
-    return 0, 0
+    if kind is not Kind.CHAR and kind is not Kind.BLOCK:
+        return 0, 0
+    major, minor = pax.number(block[329:337], "device"), pax.number(block[337:345], "device")
+    if major > _LAST_MAJOR or minor > _LAST_MINOR:
+        raise ContentError(f"tar has the device {major}:{minor}, and no such device can be")
+    return major, minor
 
 
 def _xattrs(extended: dict[str, bytes]) -> Mapping[str, bytes]:

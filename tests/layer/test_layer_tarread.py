@@ -234,6 +234,14 @@ def test_empty_link_targets_are_refused():
             read(raw_tar(member("l", kind)))
 
 
+@pytest.mark.parametrize("device", [(1 << 12, 0), (0, 1 << 20), (1 << 31, 3)])
+def test_devices_that_cannot_be_are_refused(device):  # found by fuzzing: mknod's arguments overflowed
+    info = tarfile.TarInfo("d")
+    info.type, (info.devmajor, info.devminor) = tarfile.CHRTYPE, device
+    with pytest.raises(ContentError, match=f"the device {device[0]}:{device[1]}"):
+        read(info.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
+
+
 def test_sparse_bomb_is_refused():
     body = b"22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n"
     size = b"GNU.sparse.realsize=%d\n" % (1 << 50)
