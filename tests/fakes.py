@@ -1,7 +1,7 @@
 """Implementations of our protocols in memory, for tests of any room. No cleverness, no mocks."""
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from io import BytesIO
@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, cast
 from kpy.errors import ImageNotFoundError, SandboxError
 from kpy.events import Event
 from kpy.layer.entry import Entry, Kind, LayerItem, sort_key
-from kpy.layer.source import FileSource, Opener
+from kpy.layer.source import FileSource, Opener, listing_of
 from kpy.layer.write import write_tar
 from kpy.oci import manifest, mediatype
 from kpy.oci.config import History, ImageConfig, RuntimeConfig
@@ -148,11 +148,14 @@ class MemoryFiles:
     def children(self, path: str, /) -> Sequence[str]:
         return sorted(entry.name for entry in self.entries.values() if entry.path and entry.parent == path)
 
+    def listing(self, path: str, /) -> Iterator[Entry]:
+        return listing_of(self, path)
+
     def link_id(self, entry: Entry, /) -> object | None:
         return self.links.get(entry.path)
 
     @contextmanager
-    def reading(self, entries: Sequence[Entry], /) -> Iterator[Opener]:
+    def reading(self, entries: Iterable[Entry], /) -> Iterator[Opener]:
         yield self._open
 
     def _open(self, entry: Entry) -> BinaryIO:

@@ -72,7 +72,7 @@ def _services(
     store, sources, spool = inputs.store, inputs.sources, inputs.spool
     layers = Layers(store, report, cancel)
     name = sha256(sources.path.encode("utf-8", "surrogateescape")).hexdigest()
-    hashes = ContentHashes(store.directory / "hashes" / name, time.time_ns())
+    hashes = ContentHashes(store.directory / "hashes" / name, time.time_ns(), spool)
     stack.callback(hashes.save)
     means = strategies.Means(
         layers, state_directory(environment), spool, needed_paths(options, environment), cancel, stack

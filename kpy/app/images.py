@@ -11,7 +11,7 @@ from kpy.errors import ContentError, ContextError
 from kpy.events import Reporter, StepProgress, step
 from kpy.layer.compress import Compression, Compressor
 from kpy.layer.decompress import decompressor
-from kpy.layer.index import scan_layer
+from kpy.layer.index import index_layer
 from kpy.oci import manifest, mediatype
 from kpy.oci import platform as platforms
 from kpy.oci.config import DEFAULT_PATH, History, ImageConfig, RuntimeConfig
@@ -43,7 +43,11 @@ def import_image(
             done += length
             report(StepProgress("import", os.path.basename(source), done, size))
 
-        with step(report, "import", f"importing {source} as {reference.familiar}"), store.images.writer() as writer:
+        with (
+            step(report, "import", f"importing {source} as {reference.familiar}"),
+            store.images.writer() as writer,
+            store.tree_writer() as tree,
+        ):
 
             def write(data: bytes) -> None:
                 writer.write(data)
@@ -51,13 +55,14 @@ def import_image(
             counted = cast(BinaryIO, TeeReader(raw, lambda _: None, count))
             with decompressor(counted) as plain, Compressor(Compression(), write, threads=2) as compressor:
                 hasher = HashingReader(plain, hashlib.sha256())
-                tree = scan_layer(cast(BinaryIO, TeeReader(cast(BinaryIO, hasher), compressor.write, lambda _: None)))
+                tar = cast(BinaryIO, TeeReader(cast(BinaryIO, hasher), compressor.write, lambda _: None))
+                found_any = index_layer(tar, tree.stream) > 0
                 drain(hasher)
-            if not tree.entries:
+            if not found_any:
                 raise ContentError(f"{source} holds no files: is it a tar of a root file system?")
             descriptor = writer.commit(mediatype.OCI_LAYER_GZIP)
             layer = Layer(descriptor, Digest("sha256", hasher.hexdigest()))
-            store.put_tree(layer.diff_id, tree.encode())
+            tree.commit(layer.diff_id)
             store.put_layer(layer)
             config = ImageConfig(
                 platform=platform or platforms.host(),

@@ -6,7 +6,7 @@ So no path, link, device or mode in it can do anything here. Plain or compressed
 import hashlib
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import BinaryIO, cast
@@ -17,7 +17,7 @@ from kpy.layer.decompress import decompressor, sniff
 from kpy.layer.entry import Entry, Kind
 from kpy.layer.header import BLOCK
 from kpy.layer.index import LayerTree
-from kpy.layer.source import Opener
+from kpy.layer.source import Opener, listing_of
 from kpy.layer.tarread import Content, TarLimits, read_tar
 from kpy.layer.tree import Tree
 from kpy.oci.digest import Digest
@@ -54,12 +54,16 @@ class ArchiveContext:
         """See FileSource."""
         return self._tree.children(path)
 
+    def listing(self, path: str, /) -> Iterator[Entry]:
+        """See FileSource."""
+        return listing_of(self, path)
+
     def link_id(self, entry: Entry, /) -> object | None:
         """See FileSource."""
         return self._tree.link_id(entry)
 
     @contextmanager
-    def reading(self, entries: Sequence[Entry], /) -> Iterator[Opener]:
+    def reading(self, entries: Iterable[Entry], /) -> Iterator[Opener]:
         """See FileSource: the contents are there, nothing is to be prepared."""
         yield self._open
 

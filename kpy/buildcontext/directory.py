@@ -1,11 +1,12 @@
 """A directory as a build context: a FileSource that obeys .dockerignore and owns everything as root (C07, G01-G08).
 
 Nothing is read before it is asked for (C33): children are listed a directory at a time, contents opened one by one.
+Nothing is remembered of files: what a file is on disk goes with its entry.
 """
 
 import os
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import BinaryIO
 
@@ -16,6 +17,7 @@ from kpy.layer.source import Opener
 from kpy.util import fs, paths
 
 CAPABILITY = "security.capability"
+_REMEMBERED = 1024  # directories: those above what is looked at, and some more
 _NO_XATTRS: Mapping[str, bytes] = {}  # one for all: contexts have many files
 
 
@@ -25,10 +27,8 @@ class DirectoryContext:
     def __init__(self, root: str, ignore: Ignore | None = None) -> None:
         self.root = os.path.abspath(root)
         self._ignore = ignore
-        self._entries: dict[str, Entry | None] = {}
+        self._directories: dict[str, bool] = {}
         self._states: dict[str, State] = {}
-        self._links: dict[str, tuple[int, int]] = {}
-        self._stats: dict[str, tuple[int, int, int, int, int]] = {}
 
     def _path(self, path: str) -> str:
         return f"{self.root}/{path}" if path else self.root
@@ -56,6 +56,8 @@ class DirectoryContext:
             above = paths.join(above, name)
             known = self._states.get(above)
             state = self._ignore.excluded(above, state)[1] if known is None else known
+            if len(self._states) >= _REMEMBERED:
+                self._states.clear()
             self._states[above] = state
         return state
 
@@ -65,19 +67,26 @@ class DirectoryContext:
 
     def lookup(self, path: str, /) -> Entry | None:
         """See FileSource. Excluded directories are there when something below them may not be excluded."""
-        if path not in self._entries:
-            self._entries[path] = self._look(path)
-        return self._entries[path]
+        if not self._is_directory(path.rpartition("/")[0]):
+            return None
+        return self._look(path, known=False)
 
-    def _look(self, path: str) -> Entry | None:
-        parent = path.rpartition("/")[0]
-        if parent:
-            above = self.lookup(parent)
-            if above is None or above.kind is not Kind.DIR:
-                return None
+    def _is_directory(self, path: str) -> bool:
+        """Is it a directory that is not excluded, nor what is above it? Remembered, for walks."""
+        found = self._directories.get(path)
+        if found is None:
+            entry = self.lookup(path) if path else self._look("", known=True)
+            found = entry is not None and entry.kind is Kind.DIR
+            if len(self._directories) >= _REMEMBERED:
+                self._directories.clear()
+            self._directories[path] = found
+        return found
+
+    def _look(self, path: str, *, known: bool) -> Entry | None:
+        """What is there; `known`: it is not excluded."""
         try:
             found = os.lstat(self._path(path))
-            if self.excluded(path) and not (stat.S_ISDIR(found.st_mode) and self._has_included(path)):
+            if not known and self.excluded(path) and not (stat.S_ISDIR(found.st_mode) and self._has_included(path)):
                 return None
             return self._entry(path, found)
         except (FileNotFoundError, NotADirectoryError):
@@ -105,11 +114,10 @@ class DirectoryContext:
     def _entry(self, path: str, found: os.stat_result) -> Entry:
         kind = KIND_OF_FORMAT.get(stat.S_IFMT(found.st_mode), Kind.FILE)
         size, link, device = 0, "", (0, 0)
+        state: tuple[int, ...] = ()
         if stat.S_ISREG(found.st_mode):
             size = found.st_size
-            self._stats[path] = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-            if found.st_nlink > 1:
-                self._links[path] = (found.st_dev, found.st_ino)
+            state = (found.st_dev, found.st_ino, size, found.st_mtime_ns, found.st_ctime_ns, found.st_nlink)
         elif kind is Kind.SYMLINK:
             link = os.readlink(self._path(path))
         elif kind in (Kind.CHAR, Kind.BLOCK):
@@ -121,30 +129,37 @@ class DirectoryContext:
             except OSError:
                 pass
         # A socket becomes an empty file, as BuildKit's transfer makes of it.
-        return Entry(path, kind, found.st_mode & 0o7777, 0, 0, size, found.st_mtime_ns, link, device, xattrs)
+        return Entry(path, kind, found.st_mode & 0o7777, 0, 0, size, found.st_mtime_ns, link, device, xattrs, "", state)
 
     def children(self, path: str, /) -> Sequence[str]:
         """See FileSource."""
-        above = self.lookup(path)
-        if above is None or above.kind is not Kind.DIR:
+        if not self._is_directory(path):
             return ()
         try:
             with os.scandir(self._path(path)) as found:
-                names = sorted(item.name for item in found)
+                names = [item.name for item in found if self._has(paths.join(path, item.name), item)]
         except OSError as error:
             raise ContextError(f"cannot list {path or '.'} in the build context: {fs.reason(error)}", hint=_hint(error)) from error
-        return [name for name in names if self.lookup(f"{path}/{name}" if path else name) is not None]
+        names.sort()
+        return names
+
+    def _has(self, path: str, item: os.DirEntry[str]) -> bool:
+        """Is something in the directory part of the context?"""
+        return not self.excluded(path) or (item.is_dir(follow_symlinks=False) and self._has_included(path))
+
+    def listing(self, path: str, /) -> Iterator[Entry]:
+        """See FileSource."""
+        for name in self.children(path):
+            entry = self._look(paths.join(path, name), known=True)
+            if entry is not None:
+                yield entry
 
     def link_id(self, entry: Entry, /) -> object | None:
         """See FileSource."""
-        return self._links.get(entry.path)
-
-    def stat_key(self, path: str) -> tuple[int, int, int, int, int] | None:
-        """Device, inode, size, mtime and ctime of a file: while they are the same, its content is (C33)."""
-        return self._stats.get(path)
+        return entry.stat[:2] if entry.stat and entry.stat[5] > 1 else None
 
     @contextmanager
-    def reading(self, entries: Sequence[Entry], /) -> Iterator[Opener]:
+    def reading(self, entries: Iterable[Entry], /) -> Iterator[Opener]:
         """See FileSource: the files are there, nothing is to be prepared."""
         yield self.open
 

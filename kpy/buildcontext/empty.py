@@ -1,12 +1,12 @@
 """The context of a build that has none: a Dockerfile on standard input."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import BinaryIO
 
 from kpy.errors import ContextError
 from kpy.layer.entry import Entry, Kind
-from kpy.layer.source import Opener
+from kpy.layer.source import Opener, listing_of
 
 
 class EmptyContext:
@@ -20,12 +20,16 @@ class EmptyContext:
         """See FileSource."""
         return ()
 
+    def listing(self, path: str, /) -> Iterator[Entry]:
+        """See FileSource."""
+        return listing_of(self, path)
+
     def link_id(self, entry: Entry, /) -> object | None:
         """See FileSource."""
         return None
 
     @contextmanager
-    def reading(self, entries: Sequence[Entry], /) -> Iterator[Opener]:
+    def reading(self, entries: Iterable[Entry], /) -> Iterator[Opener]:
         """See FileSource."""
 
         def read(entry: Entry) -> BinaryIO:

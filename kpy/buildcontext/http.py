@@ -6,7 +6,7 @@ Credentials go to the host that they are for, never along a redirect to another.
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from email.utils import parsedate_to_datetime
@@ -18,7 +18,7 @@ from kpy import __version__
 from kpy.dockerfile.remotes import UNNAMED, basic_authorization, url_filename
 from kpy.errors import ContentError, ContextError, DigestMismatchError, KpyError
 from kpy.layer.entry import Entry, Kind
-from kpy.layer.source import Opener
+from kpy.layer.source import Opener, listing_of
 from kpy.oci.content import BlobStore
 from kpy.oci.descriptor import Descriptor
 from kpy.oci.digest import Digest
@@ -92,12 +92,16 @@ class Download:
         """See FileSource."""
         return () if path else (self._entry.path,)
 
+    def listing(self, path: str, /) -> Iterator[Entry]:
+        """See FileSource."""
+        return listing_of(self, path)
+
     def link_id(self, entry: Entry, /) -> object | None:
         """See FileSource."""
         return None
 
     @contextmanager
-    def reading(self, entries: Sequence[Entry], /) -> Iterator[Opener]:
+    def reading(self, entries: Iterable[Entry], /) -> Iterator[Opener]:
         """See FileSource."""
         yield lambda _entry: self.open_content()
 

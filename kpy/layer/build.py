@@ -13,8 +13,8 @@ from typing import BinaryIO
 
 from kpy.layer.compress import Compression, Compressor
 from kpy.layer.entry import LayerItem
-from kpy.layer.index import LayerTree
-from kpy.layer.write import write_tar
+from kpy.layer.index import IndexWriter
+from kpy.layer.write import stream_tar
 from kpy.oci.digest import Digest
 from kpy.util import fs
 
@@ -23,13 +23,12 @@ _QUEUED = 6  # chunks of about 1 MiB
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A layer that was written: digest and size of the blob, diff_id and size of the tar, and its index."""
+    """A layer that was written: digest and size of the blob, diff_id and size of the tar."""
 
     diff_id: Digest
     digest: Digest
     size: int
     uncompressed_size: int
-    tree: LayerTree
 
 
 class _Worker:
@@ -91,14 +90,16 @@ class _Tally:
 
 
 def build_layer(
-    items: Iterable[LayerItem], sink: BinaryIO, compression: Compression, *, threads: int = 2
+    items: Iterable[LayerItem], sink: BinaryIO, index: BinaryIO, compression: Compression, *, threads: int = 2
 ) -> Built:
-    """Write the items, in their order, to `sink` as a compressed layer. The same bytes for any number of threads.
+    """Write the items, in their order, to `sink` as a compressed layer, and its encoded index to `index`, which can
+    seek. The same bytes for any number of threads.
 
     Raises ContentError for what cannot be in a layer and for files that change meanwhile, StoreError when a file
     cannot be read or the sink not be written.
     """
     kept: dict[str, bytes] = {}
+    writer = IndexWriter(index)
     blob = _Tally(sink)
     tar = _Tally()
     with (
@@ -111,5 +112,6 @@ def build_layer(
             tars.put(chunk)
             compressor.write(chunk)
 
-        entries = write_tar(items, out, kept=kept)
-    return Built(tar.digest(), blob.digest(), blob.size, tar.size, LayerTree(entries, kept))
+        stream_tar(items, out, seen=writer.add, kept=kept)
+    writer.finish(kept)
+    return Built(tar.digest(), blob.digest(), blob.size, tar.size)

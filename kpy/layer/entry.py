@@ -34,7 +34,8 @@ class Entry:
     Bytes that are not UTF-8 are surrogate-escaped. For WHITEOUT it is the path that goes (`a/b`, not `a/.wh.b`),
     for OPAQUE the directory whose lower content goes. `mode` is 07777 only. `mtime` is in nanoseconds.
     `link` is the target of a SYMLINK as it stands, or of a HARDLINK the path in the same form as `path`.
-    `sha256` is the hex digest of a FILE's content, "" where nobody computed it.
+    `sha256` is the hex digest of a FILE's content, "" where nobody computed it. `stat` is of a FILE on a disk: device,
+    inode, size, mtime and ctime; it says which file it is, nothing of the layer.
     """
 
     path: str
@@ -48,6 +49,7 @@ class Entry:
     device: tuple[int, int] = (0, 0)
     xattrs: Mapping[str, bytes] = field(default_factory=dict, hash=False)
     sha256: str = ""
+    stat: tuple[int, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def name(self) -> str:
@@ -67,11 +69,13 @@ class LayerItem:
     What `open` gives must yield exactly `entry.size` bytes; the writer closes it, and raises ContentError if the
     file changed its size meanwhile. `twin` is for the layer's index alone: another name, which the chain below has, of
     the very file that the tar holds as one of its own (see snapshot/upper.py); COPY keeps such names linked (C14).
+    `alone`: no later item is a hard link to it, so that nothing has to be remembered of it.
     """
 
     entry: Entry
     open: Callable[[], BinaryIO] | None = None
     twin: str = ""
+    alone: bool = False
 
 
 def sort_key(entry: Entry) -> str:

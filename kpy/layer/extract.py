@@ -58,15 +58,22 @@ class Extracted:
     lost: tuple[LostXattr, ...]
 
 
-def extract(tar: BinaryIO, root: str, *, options: ExtractOptions = DEFAULT_OPTIONS) -> Extracted:
+def extract(
+    tar: BinaryIO,
+    root: str,
+    *,
+    options: ExtractOptions = DEFAULT_OPTIONS,
+    seen: Callable[[Entry], object] | None = None,
+) -> Extracted:
     """Apply the uncompressed layer to the directory `root` and read the stream to its end.
 
-    Whiteouts remove what was there before, never what the layer itself brings, wherever they stand in it. Raises
+    Whiteouts remove what was there before, never what the layer itself brings, wherever they stand in it. With `seen`, which
+    gets the entries one by one, there are none in the index that comes back. Raises
     ContentError for what no root can hold, StoreError when the disk is full or the owner cannot be given.
     """
     try:
         with RootDir(root, options.skip) as rootdir:
-            return _Extraction(rootdir, root, options).run(tar)
+            return _Extraction(rootdir, root, options).run(tar, seen)
     except OSError as error:
         raise fs.store_error("extract a layer to", root, error) from error
 
@@ -87,9 +94,10 @@ class _Extraction:
         self._files: dict[str, bytes] = {}
         self._bytes = 0
 
-    def run(self, tar: BinaryIO) -> Extracted:
+    def run(self, tar: BinaryIO, seen: Callable[[Entry], object] | None) -> Extracted:
         """Extract everything."""
         entries: list[Entry] = []
+        note = seen or entries.append
         for entry, content in read_tar(tar, layer=True, limits=TarLimits(entries=self._options.max_entries)):
             sha256 = ""
             try:
@@ -102,7 +110,7 @@ class _Extraction:
             if sha256:
                 entry = Entry(entry.path, entry.kind, entry.mode, entry.uid, entry.gid, entry.size, entry.mtime,
                               entry.link, entry.device, entry.xattrs, sha256)  # fmt: skip
-            entries.append(entry)
+            note(entry)
         self._finish_directories()
         return Extracted(LayerTree(entries, self._files), tuple(self._lost))
 

@@ -83,7 +83,7 @@ def merge(root: Node, tree: LayerTree, layer: Digest) -> Node:
     Raises ContentError for a hard link to nothing or to a directory, and for a loop of symlinks.
     """
     work = _Merge(root, tree, layer)
-    for entry in tree.entries:
+    for entry in tree.entries if tree.removes else ():
         if entry.kind is Kind.WHITEOUT or entry.kind is Kind.OPAQUE:
             work.remove(entry)
     for position, entry in enumerate(tree.entries):

@@ -1,10 +1,11 @@
 """A tree of files that COPY and ADD read from: a build context, a merged chain of layers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import BinaryIO, Protocol, TypeAlias
 
 from kpy.layer.entry import Entry
+from kpy.util import paths
 
 Opener: TypeAlias = Callable[[Entry], BinaryIO]
 
@@ -22,10 +23,28 @@ class FileSource(Protocol):
         """The sorted names in the directory at exactly this path; empty if it is not a directory."""
         ...
 
-    def link_id(self, entry: Entry, /) -> object | None:
-        """What is equal for two names of one file, None for a file with one name."""
+    def listing(self, path: str, /) -> Iterator[Entry]:
+        """`lookup` of each of the `children`, when it comes to it: for who wants all of a large directory."""
         ...
 
-    def reading(self, entries: Sequence[Entry], /) -> AbstractContextManager[Opener]:
+    def link_id(self, entry: Entry, /) -> object | None:
+        """What is equal for two names of one file, None for a file with one name. Strings, numbers and tuples of
+        them."""
+        ...
+
+    def reading(self, entries: Iterable[Entry], /) -> AbstractContextManager[Opener]:
         """Make the content of these FILE entries ready (fetch, unpack what is needed); open them inside the block."""
         ...
+
+
+class _Listed(Protocol):
+    def lookup(self, path: str, /) -> Entry | None: ...
+    def children(self, path: str, /) -> Sequence[str]: ...
+
+
+def listing_of(source: _Listed, path: str) -> Iterator[Entry]:
+    """FileSource.listing by the other two."""
+    for name in source.children(path):
+        entry = source.lookup(paths.join(path, name))
+        if entry is not None:
+            yield entry

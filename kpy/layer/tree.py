@@ -64,7 +64,7 @@ class Tree:
     def link_id(self, entry: Entry, /) -> object | None:
         """Equal for the names of one file; None for a file that never had a second name."""
         node = self._exact(entry.path)
-        return (node.layer, node.position) if node is not None and node.shared else None
+        return (str(node.layer), node.position) if node is not None and node.shared else None
 
     def where(self, entry: Entry, /) -> tuple[Digest, int]:
         """The diff_id of the layer that an entry of this tree is from, and its number among the layer's entries.

@@ -6,13 +6,13 @@ Opens nothing outside the view's root; refuses a view or a layer that does not h
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import BinaryIO
 
 from kpy.errors import ContentError, StoreError
 from kpy.layer.entry import Entry, Kind
-from kpy.layer.source import Opener
+from kpy.layer.source import Opener, listing_of
 from kpy.layer.tarread import Content, read_tar
 from kpy.layer.tree import Tree
 from kpy.oci.digest import Digest
@@ -39,12 +39,16 @@ class TreeSource:
         """See FileSource."""
         return self._tree.children(path)
 
+    def listing(self, path: str, /) -> Iterator[Entry]:
+        """See FileSource."""
+        return listing_of(self, path)
+
     def link_id(self, entry: Entry, /) -> object | None:
         """See FileSource."""
         return self._tree.link_id(entry)
 
     @contextmanager
-    def reading(self, entries: Sequence[Entry], /) -> Iterator[Opener]:
+    def reading(self, entries: Iterable[Entry], /) -> Iterator[Opener]:
         """See FileSource. Without a view every layer that has one of the files is read once, to its end."""
         if self._view_root is not None:
             root_fd = _open_root(self._view_root)

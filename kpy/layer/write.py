@@ -41,17 +41,28 @@ class _Batch:
         self._size = 0
 
 
-def write_tar(
-    items: Iterable[LayerItem], out: Sink, *, kept: dict[str, bytes] | None = None
-) -> list[Entry]:
-    """Write the items in their order; give back the entries with the `sha256` of every FILE.
+def write_tar(items: Iterable[LayerItem], out: Sink, *, kept: dict[str, bytes] | None = None) -> list[Entry]:
+    """As `stream_tar`; gives back the entries."""
+    entries: list[Entry] = []
+    stream_tar(items, out, seen=entries.append, kept=kept)
+    return entries
+
+
+def stream_tar(
+    items: Iterable[LayerItem],
+    out: Sink,
+    *,
+    seen: Callable[[Entry], object] = lambda _: None,
+    kept: dict[str, bytes] | None = None,
+) -> None:
+    """Write the items in their order; `seen` gets each entry when it is written, with the `sha256` of a FILE.
 
     A HARDLINK to a FILE of the same layer is written with the file's owner, mode, time and xattrs, whatever its own
-    say: containerd applies those of the link to the file. `kept` receives the content of the files that a LayerTree keeps. Raises ContentError when a file yields another
-    size than its entry says, or another digest if the entry has one.
+    say: containerd applies those of the link to the file. `kept` receives the content of the files that a LayerTree
+    keeps. Raises ContentError when a file yields another size than its entry says, or another digest if the entry has
+    one.
     """
     batch = _Batch(out)
-    entries: list[Entry] = []
     files: dict[str, Entry] = {}
     for item in items:
         entry = item.entry
@@ -64,11 +75,11 @@ def write_tar(
                 raise _changed(entry)
             if not entry.sha256:
                 entry = _with_sha256(entry, sha256)
-            files[entry.path] = entry
-        entries.append(replace(entry, kind=Kind.HARDLINK, link=item.twin, size=0, sha256="") if item.twin else entry)
+            if not item.alone:
+                files[entry.path] = entry
+        seen(replace(entry, kind=Kind.HARDLINK, link=item.twin, size=0, sha256="") if item.twin else entry)
     batch.write(bytes(2 * BLOCK))
     batch.flush()
-    return entries
 
 
 def _with_sha256(entry: Entry, sha256: str) -> Entry:

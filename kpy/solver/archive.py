@@ -3,6 +3,7 @@
 Knows tar entries and the layer target; which files are archives is decided by their first bytes, never by names.
 """
 
+import hashlib
 import io
 import os
 from collections.abc import Callable, Iterable
@@ -15,7 +16,7 @@ from kpy.layer.decompress import decompressor, sniff_archive
 from kpy.layer.entry import Entry, Kind
 from kpy.layer.tarread import Content, read_tar
 from kpy.solver.copy import CAPABILITY, Rules
-from kpy.solver.target import LayerTarget, Open
+from kpy.solver.target import LayerTarget, Open, Spooled
 from kpy.util.streams import RangeReader
 
 
@@ -32,22 +33,23 @@ class Spool:
     def __exit__(self, *_: object) -> None:
         os.close(self._file)
 
-    def add(self, chunks: Callable[[], Iterable[bytes]]) -> tuple[int, int]:
-        """Append all chunks; where they begin and how many bytes they are."""
-        start = self._size
+    def add(self, chunks: Callable[[], Iterable[bytes]]) -> tuple[Spooled, str]:
+        """Append all chunks; where they are, and their sha256."""
+        start, hasher = self._size, hashlib.sha256()
         for chunk in chunks():
+            hasher.update(chunk)
             view = memoryview(chunk)
             while view:
                 written = os.write(self._file, view)
                 self._size += written
                 view = view[written:]
-        return start, self._size - start
+        return Spooled(start, self._size - start), hasher.hexdigest()
 
-    def opener(self, start: int, size: int) -> Open:
+    def opener(self, place: Spooled) -> Open:
         """Opens a range."""
 
         def read() -> BinaryIO:
-            return io.BufferedReader(RangeReader(self._file, start, size))
+            return io.BufferedReader(RangeReader(self._file, place.start, place.size))
 
         return read
 
@@ -103,8 +105,8 @@ class _Unpacker:
             return
         changed = self._changed(entry, place)
         if entry.kind is Kind.FILE:
-            start, size = self.spool.add(content.chunks)
-            self.target.put(replace(changed, size=size), self.spool.opener(start, size))
+            place_of, sha256 = self.spool.add(content.chunks)
+            self.target.put(replace(changed, size=place_of.size, sha256=sha256), place_of)
             return
         self.target.put(changed)
 
@@ -129,11 +131,11 @@ class _Unpacker:
     def _link(self, entry: Entry, place: str) -> None:
         wanted = f"{self.top}/{entry.link}" if self.top else entry.link
         source = self.target.resolve(wanted, follow_last=False)
-        put = self.target.puts.get(source)
+        put = self.target.put_at(source)
         if put is None:
             raise ContentError(f"{entry.path} is a hard link to {entry.link}, which the archive does not have")
         if put.entry.kind is Kind.DIR:
             raise ContentError(f"{entry.path} is a hard link to {entry.link}, which is a directory")
         same = put.same_file or ("archive", self.name, source)
-        self.target.puts[source] = replace(put, same_file=same)
-        self.target.put(replace(put.entry, path=place), put.open, same)
+        self.target.add(put.entry, put.content, same)
+        self.target.put(replace(put.entry, path=place), put.content, same)

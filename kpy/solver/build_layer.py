@@ -37,18 +37,17 @@ def _checked(items: Iterable[LayerItem], services: Services) -> Iterator[LayerIt
     for item in items:
         services.cancel.check()
         entry = in_layer_form(item.entry)
-        yield item if entry is item.entry else LayerItem(entry, item.open, item.twin)
+        yield item if entry is item.entry else LayerItem(entry, item.open, item.twin, item.alone)
 
 
 def store_layer(items: Iterable[LayerItem], services: Services) -> Layer:
     """Write the layer to the store. Nothing is left of it when this raises."""
     blobs = services.store.images
-    with blobs.writer() as writer:
+    with blobs.writer() as writer, services.store.tree_writer() as index:
         threads = min(_MOST_THREADS, len(os.sched_getaffinity(0)))
-        built = build_layer(_checked(items, services), cast(BinaryIO, writer), services.compression, threads=threads)
-        descriptor = writer.commit(MEDIA_TYPES[services.compression.kind])
-    layer = Layer(descriptor, built.diff_id)
-    services.store.put_tree(layer.diff_id, built.tree.encode())
+        sink = cast(BinaryIO, writer)
+        built = build_layer(_checked(items, services), sink, index.stream, services.compression, threads=threads)
+        layer = Layer(writer.commit(MEDIA_TYPES[services.compression.kind]), built.diff_id)
+        index.commit(layer.diff_id)
     services.store.put_layer(layer)
-    services.layers.add_built(layer, built.tree)
     return layer

@@ -15,7 +15,7 @@ from kpy.errors import ContentError, DigestMismatchError, ImageNotFoundError, In
 from kpy.events import Reporter, StepProgress, step
 from kpy.layer.decompress import decompressor
 from kpy.layer.extract import ExtractOptions, extract
-from kpy.layer.index import LayerTree, scan_layer
+from kpy.layer.index import IndexWriter, LayerTree, index_layer
 from kpy.layer.tree import Tree
 from kpy.oci.content import BlobSource
 from kpy.oci.descriptor import Descriptor
@@ -56,11 +56,6 @@ class Layers:
             for layer in image.chain:
                 self._origins.setdefault(layer.diff_id, Origin(image.content, name))
 
-    def add_built(self, layer: Layer, tree: LayerTree) -> None:
-        """A layer that this build made; its blob and tree are in the store."""
-        with self._lock:
-            self._layer_trees[layer.diff_id] = tree
-
     # --- blobs ---------------------------------------------------------------
 
     def _only_one(self, diff_id: Digest) -> threading.Lock:
@@ -99,9 +94,11 @@ class Layers:
         with self._only_one(layer.diff_id):
             if self.has_blob(layer) and self._has_tree(layer):
                 return
-            with self._reading(layer, ident) as plain:
-                tree = scan_layer(plain)
-            self._keep_tree(layer, tree)
+            with self._store.tree_writer() as index:
+                with self._reading(layer, ident) as plain:
+                    index_layer(plain, index.stream)
+                index.commit(layer.diff_id)
+            self._load_tree(layer.diff_id)
 
     def _download(self, layer: Layer, ident: str, enough: threading.Event) -> None:
         """Have the blob in the store, unless it is `enough`; what is in it is checked when it is read."""
@@ -147,10 +144,6 @@ class Layers:
                 )
         self._store.put_layer(layer)
 
-    def _keep_tree(self, layer: Layer, tree: LayerTree) -> None:
-        self._store.put_tree(layer.diff_id, tree.encode())
-        self._layer_trees[layer.diff_id] = tree
-
     def extract(self, layers: Chain, root: str, options: ExtractOptions, /) -> Sequence[LayerTree]:
         """See LayerContent. A layer that is not here is unpacked and indexed while it arrives; those above it are
         downloaded meanwhile."""
@@ -171,12 +164,17 @@ class Layers:
         with self._only_one(layer.diff_id):
             known = self._layer_trees.get(layer.diff_id) or self._load_tree(layer.diff_id)
             if known is not None:
-                options = replace(options, hash_files=False)
-            with self._reading(layer, ident) as plain:
-                tree = extract(plain, root, options=options).tree
-            if known is None:
-                self._keep_tree(layer, tree)
-            return known or tree
+                with self._reading(layer, ident) as plain:
+                    extract(plain, root, options=replace(options, hash_files=False), seen=lambda _: None)
+                return known
+            with self._store.tree_writer() as index:
+                writer = IndexWriter(index.stream)
+                with self._reading(layer, ident) as plain:
+                    writer.finish(extract(plain, root, options=options, seen=writer.add).tree.files)
+                index.commit(layer.diff_id)
+            made = self._load_tree(layer.diff_id)
+            assert made is not None
+            return made
 
     def tar(self, layer: Layer, /) -> BinaryIO:
         """The uncompressed tar; fetches the blob if it is not there."""
@@ -198,15 +196,18 @@ class Layers:
         return layer.diff_id in self._layer_trees or self._load_tree(layer.diff_id) is not None
 
     def _load_tree(self, diff_id: Digest) -> LayerTree | None:
-        data = self._store.get_tree(diff_id)
-        if data is None:
-            return None
         try:
-            tree = LayerTree.decode(data)
+            tree = LayerTree.stored(lambda: self._open_tree(diff_id))
         except ContentError:
-            return None  # of another version, or broken: it is made again
+            return None  # not there, of another version, or broken: it is made
         self._layer_trees[diff_id] = tree
         return tree
+
+    def _open_tree(self, diff_id: Digest) -> BinaryIO:
+        stream = self._store.open_tree(diff_id)
+        if stream is None:
+            raise ContentError(f"the store has no index of the layer {diff_id}")
+        return stream
 
     def layer_tree(self, layer: Layer) -> LayerTree:
         """The index of one layer; streams the layer if nobody has it."""

@@ -1,8 +1,7 @@
 """What COPY and ADD put where: metadata in, a list of entries out (C01-C22). Reads no content, scans no disk."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import BinaryIO
 
 from kpy.dockerfile.dockerignore import Ignore
 from kpy.dockerfile.forms import FormError
@@ -11,7 +10,7 @@ from kpy.layer.entry import Entry, Kind
 from kpy.layer.source import FileSource
 from kpy.oci.digest import Digest
 from kpy.solver.lookup import parts_of, resolve, wildcards
-from kpy.solver.target import LayerTarget, Put
+from kpy.solver.target import LayerTarget, Put, Taken
 from kpy.util import paths
 from kpy.util.modes import Mode
 
@@ -33,35 +32,29 @@ class Rules:
     parents: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """A file of the source whose content the layer needs; `paths` is where it goes."""
-
-    source: Entry
-    path: str
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Directory:
-    """A directory of the source whose content is to be copied, and where to. `relative` is its path from the top of
-    the copy. `pending` are excluded directories above, made when something in them turns out to be included."""
+    """A directory of the source that is being copied: the entries that are still to come, and where they go. `relative`
+    is its path from the top of the copy. `pending` are excluded directories above, made when something in them turns
+    out to be included."""
 
-    source: str
+    entries: Iterator[Entry]
     place: str
     relative: str
     pending: tuple[tuple[Entry, str], ...] = ()
 
 
 class Copier:
-    """Copies from one source into the target."""
+    """Copies from one source into the target; `number` is what the target's puts call it (see target.Taken).
 
-    def __init__(self, source: FileSource, target: LayerTarget, rules: Rules, *, tag: str) -> None:
+    The content of a directory is put in the order of the layer, and nothing is remembered of what was put.
+    """
+
+    def __init__(self, source: FileSource, target: LayerTarget, rules: Rules, *, number: int = 0) -> None:
         self.source = source
         self.target = target
         self.rules = rules
-        self.tag = tag
-        self.wanted: list[Wanted] = []
-        self._at: dict[str, Entry] = {}
+        self.number = number
 
     # --- entries -------------------------------------------------------------
 
@@ -95,14 +88,8 @@ class Copier:
                 hint="rename the file (OCI image-spec reserves .wh. in layers)",
             )
         same = self.source.link_id(entry)
-        self.target.put(self._changed(entry, path), None, (self.tag, same) if same is not None else None)
-        if entry.kind is Kind.FILE:
-            self.wanted.append(Wanted(entry, path))
-            self._at[path] = entry
-
-    def wanted_at(self, path: str) -> Entry | None:
-        """The file of the source that was copied to a path of the target."""
-        return self._at.get(path)
+        content = Taken(self.number, entry) if entry.kind is Kind.FILE else None
+        self.target.add(self._changed(entry, path), content, (self.number, same) if same is not None else None)
 
     # --- copying -------------------------------------------------------------
 
@@ -178,33 +165,30 @@ class Copier:
 
     def copy_children(self, source: str, place: str, relative: str) -> None:
         """Copy what is in a directory. `relative` is the path from the top of this source, for --exclude (C21)."""
-        todo = [_Directory(source, place, relative)]
+        todo = [_Directory(self.source.listing(source), place, relative)]
         while todo:  # and no recursion: an image may be as deep as it likes
-            todo += reversed(self._copy_directory(todo.pop()))
-
-    def _copy_directory(self, here: "_Directory") -> list["_Directory"]:
-        """Copy what is in one directory, but not below; gives the directories to go on with."""
-        exclude = self.rules.exclude
-        pending = here.pending
-        found: list[_Directory] = []
-        for name in self.source.children(here.source):
-            entry = self.source.lookup(paths.join(here.source, name))
+            entry = next(todo[-1].entries, None)
             if entry is None:
-                continue
-            below, into = paths.join(here.relative, name), paths.join(here.place, name)
-            if exclude is not None and exclude.matches(below):
-                if entry.kind is Kind.DIR and exclude.may_include_below(below):
-                    found.append(_Directory(entry.path, into, below, (*pending, (entry, into))))
-                continue
-            for above, path in pending:
-                self.make_parent(above, path)
-            pending = ()
-            if entry.kind is Kind.DIR:
-                self.copy_dir(entry, into)
-                found.append(_Directory(entry.path, into, below))
-            else:
-                self.copy_entry(entry, into)
-        return found
+                todo.pop()
+            elif (below := self._copy_one(todo[-1], entry)) is not None:
+                todo.append(below)
+
+    def _copy_one(self, here: _Directory, entry: Entry) -> _Directory | None:
+        """Copy one entry of a directory; gives the directory to go on with, if it is one."""
+        exclude, name = self.rules.exclude, entry.path.rpartition("/")[2]
+        below, into = paths.join(here.relative, name), paths.join(here.place, name)
+        if exclude is not None and exclude.matches(below):
+            if entry.kind is Kind.DIR and exclude.may_include_below(below):
+                return _Directory(self.source.listing(entry.path), into, below, (*here.pending, (entry, into)))
+            return None
+        for above, path in here.pending:
+            self.make_parent(above, path)
+        here.pending = ()
+        if entry.kind is not Kind.DIR:
+            self.copy_entry(entry, into)
+            return None
+        self.copy_dir(entry, into)
+        return _Directory(self.source.listing(entry.path), into, below)
 
     def copy_dir(self, entry: Entry, into: str) -> None:
         """A directory below the top: its metadata replaces that of one that is there (C10)."""
@@ -236,37 +220,18 @@ def missing(source: FileSource, path: str) -> KpyError:
     return ContextError(f'"/{path}": not found', hint=suggest(path.rpartition("/")[2], names))
 
 
-def copy_key(target: LayerTarget, contents: Callable[[str], str]) -> Digest:
+def copy_key(target: LayerTarget, content: Callable[[Put], str]) -> Digest:
     """The cache key of a layer of COPY, ADD or WORKDIR: all that is in it, except times (C13, C31).
 
-    `contents` gives the sha256 of the file at a path.
+    `content` gives the sha256 of a FILE.
     """
     import hashlib
 
     hasher = hashlib.sha256(b"kpy copy 1\n")
-    for item in target.items():
-        entry = item.entry
-        content = contents(entry.path) if entry.kind is Kind.FILE else ""
+    for put in target.puts():
+        entry = put.entry
+        sha256 = content(put) if entry.kind is Kind.FILE else ""
         xattrs = sorted((key, value.hex()) for key, value in entry.xattrs.items())
-        line = (entry.path, entry.kind.value, entry.mode, entry.uid, entry.gid, entry.size, entry.link, entry.device, xattrs, content)
+        line = (entry.path, entry.kind.value, entry.mode, entry.uid, entry.gid, entry.size, entry.link, entry.device, xattrs, sha256)
         hasher.update(repr(line).encode("utf-8", "surrogateescape"))
     return Digest("sha256", hasher.hexdigest())
-
-
-@dataclass(frozen=True, slots=True)
-class _Bound:
-    """How to open one file; smaller than a closure or a partial, and there are as many as files."""
-
-    opener: Callable[[Entry], BinaryIO]
-    entry: Entry
-
-    def __call__(self) -> BinaryIO:
-        return self.opener(self.entry)
-
-
-def bind_contents(target: LayerTarget, wanted: Sequence[Wanted], opener: Callable[[Entry], BinaryIO]) -> None:
-    """Tell the entries of the target how to open their content."""
-    for item in wanted:
-        put = target.puts.get(item.path)
-        if put is not None and put.entry.kind is Kind.FILE:
-            target.puts[item.path] = Put(put.entry, _Bound(opener, item.source), put.same_file)

@@ -1,6 +1,6 @@
 """One function for each operation: from the values of its inputs to its own value, through the cache."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import assert_never
@@ -30,12 +30,12 @@ from kpy.plan.model import (
 from kpy.solver import cachekey
 from kpy.solver.archive import Spool, is_archive, unpack
 from kpy.solver.build_layer import SECOND, store_layer
-from kpy.solver.copy import Copier, Rules, bind_contents, copy_key
+from kpy.solver.copy import Copier, Rules, copy_key
 from kpy.solver.inline import InlineFile
-from kpy.solver.inputs import files_of, mount_key
+from kpy.solver.inputs import digests, files_of, mount_key
 from kpy.solver.lookup import parts_of, wildcards
 from kpy.solver.run import execute_run
-from kpy.solver.target import LayerTarget, Open
+from kpy.solver.target import LayerTarget, Open, Put, Spooled, needed, opens
 from kpy.solver.values import ChainValue, FilesValue, Services, Value
 from kpy.util.modes import parse_mode
 
@@ -126,16 +126,16 @@ def _copy(step: Step, op: CopyOp, inputs: Sequence[Value], services: Services) -
         now=(services.epoch or 0) * SECOND,
         parents=op.parents,
     )
-    target = LayerTarget(Tree.empty() if op.link else tree)
     with ExitStack() as stack:
+        target = stack.enter_context(LayerTarget(Tree.empty() if op.link else tree, services.spool))
         spool = stack.enter_context(Spool(services.spool))
         work = _Copying(op, rules, target, services, spool, stack)
-        for number, group in enumerate(op.sources):
-            work.group(group, inputs[group.input], str(number))
+        for group in op.sources:
+            work.group(group, inputs[group.input])
         for name, content in op.heredocs:
             work.heredoc(name, content)
         below = None if op.link else parent.chain
-        key = cachekey.copy_key(copy_key(target, work.digest), below, services.compression.identity)
+        key = cachekey.copy_key(copy_key(target, digests(work.sources, services)), below, services.compression.identity)
         return cached(key, parent, step, services, lambda: store_layer(work.items(), services))
 
 
@@ -151,14 +151,16 @@ class _Copying:
         self.services = services
         self.spool = spool
         self.stack = stack
-        self.copiers: list[Copier] = []
-        self.spooled: dict[str, str] = {}
+        self.sources: list[FileSource] = []
 
-    def group(self, group: CopySource, value: Value, tag: str) -> None:
+    def _copier(self, source: FileSource) -> Copier:
+        self.sources.append(source)
+        return Copier(source, self.target, self.rules, number=len(self.sources) - 1)
+
+    def group(self, group: CopySource, value: Value) -> None:
         """Copy or unpack the paths of one group."""
         source, _ = files_of(value, self.services)
-        copier = Copier(source, self.target, self.rules, tag=tag)
-        self.copiers.append(copier)
+        copier = self._copier(source)
         may_unpack = group.unpack is True or (group.unpack is None and isinstance(value, FilesValue) and value.local)
         for pattern in group.paths:
             if not may_unpack or self.op.parents:
@@ -187,44 +189,22 @@ class _Copying:
 
     def heredoc(self, name: str, content: str) -> None:
         """A file of the Dockerfile itself (H06)."""
-        data = content.encode("utf-8", "surrogateescape")
-        start, size = self.spool.add(lambda: [data])
-        source = InlineFile(name, data)
-        copier = Copier(source, self.target, self.rules, tag=f"heredoc {name}")
-        copier.copy_path(name, self.op.dest)
-        for item in copier.wanted:
-            put = self.target.puts[item.path]
-            self.target.put(put.entry, self.spool.opener(start, size))
+        source = InlineFile(name, content.encode("utf-8", "surrogateescape"))
+        self._copier(source).copy_path(name, self.op.dest)
 
-    def digest(self, path: str) -> str:
-        """The digest of a file of the target, for the key."""
-        put = self.target.puts.get(path)
-        if put is not None and put.open is not None:
-            return _sha256(put.open)
-        for copier in reversed(self.copiers):
-            entry = copier.wanted_at(path)
-            if entry is not None:
-                return self.services.hashes.sha256(copier.source, entry)
-        return ""
+    def items(self) -> Iterator[LayerItem]:
+        """The layer, with contents; only now are files fetched or unpacked."""
+        openers = [
+            self.stack.enter_context(source.reading(needed(self.target, number)))
+            for number, source in enumerate(self.sources)
+        ]
 
-    def items(self) -> Iterable[LayerItem]:
-        """The layer, with contents bound; only now are files fetched or unpacked."""
-        for copier in self.copiers:
-            needed = [item for item in copier.wanted if (put := self.target.puts.get(item.path)) and put.open is None]
-            if needed:
-                opener = self.stack.enter_context(copier.source.reading([item.source for item in needed]))
-                bind_contents(self.target, needed, opener)
-        return self.target.items()
+        def opener(put: Put) -> Open | None:
+            if isinstance(put.content, Spooled):
+                return self.spool.opener(put.content)
+            return opens(put, openers)
 
-
-def _sha256(opener: Open) -> str:
-    import hashlib
-
-    with opener() as stream:
-        hasher = hashlib.sha256()
-        while data := stream.read(1 << 20):
-            hasher.update(data)
-    return hasher.hexdigest()
+        return self.target.items(opener)
 
 
 def _workdir(step: Step, op: WorkdirOp, parent: ChainValue, services: Services) -> Outcome:

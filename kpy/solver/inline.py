@@ -1,12 +1,12 @@
 """One file in memory as a FileSource: a heredoc of COPY or ADD (H06)."""
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import BinaryIO
 
 from kpy.layer.entry import Entry, Kind
-from kpy.layer.source import Opener
+from kpy.layer.source import Opener, listing_of
 
 
 class InlineFile:
@@ -26,12 +26,16 @@ class InlineFile:
         """See FileSource."""
         return () if path else (self._entry.path,)
 
+    def listing(self, path: str, /) -> Iterator[Entry]:
+        """See FileSource."""
+        return listing_of(self, path)
+
     def link_id(self, entry: Entry, /) -> object | None:
         """See FileSource."""
         return None
 
     @contextmanager
-    def reading(self, entries: Sequence[Entry], /) -> Iterator[Opener]:
+    def reading(self, entries: Iterable[Entry], /) -> Iterator[Opener]:
         """See FileSource."""
 
         def read(_: Entry) -> BinaryIO:

@@ -1,13 +1,13 @@
 """The inputs of a step as files, and what is mounted of them by content (R20)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from kpy.layer.source import FileSource
 from kpy.layer.tree import Tree
 from kpy.layer.treesource import TreeSource
 from kpy.solver.copy import Copier, Rules, copy_key
 from kpy.solver.lookup import parts_of
-from kpy.solver.target import LayerTarget
+from kpy.solver.target import LayerTarget, Put, Taken
 from kpy.solver.values import ChainValue, FilesValue, Services, Value
 
 
@@ -22,17 +22,18 @@ def files_of(value: Value, services: Services) -> tuple[FileSource, FilesValue |
 def mount_key(path: str, value: Value, services: Services) -> str:
     """What is mounted, by content (R20)."""
     source, _ = files_of(value, services)
-    target = LayerTarget(Tree.empty())
-    copier = Copier(source, target, Rules(None, None, keep_owner=True, exclude=None, now=0), tag="")
-    copier.copy_path("/".join(parts_of(path)), "/mount")
-    return str(copy_key(target, digests(copier, source, services)))
+    with LayerTarget(Tree.empty(), services.spool) as target:
+        copier = Copier(source, target, Rules(None, None, keep_owner=True, exclude=None, now=0))
+        copier.copy_path("/".join(parts_of(path)), "/mount")
+        return str(copy_key(target, digests([source], services)))
 
 
-def digests(copier: Copier, source: FileSource, services: Services) -> Callable[[str], str]:
-    """The digest of a file that is copied, by its path in the target."""
+def digests(sources: Sequence[FileSource], services: Services) -> Callable[[Put], str]:
+    """The digest of a file that a layer puts: of content of these sources, or one that its entry knows."""
 
-    def of(path: str) -> str:
-        entry = copier.wanted_at(path)
-        return services.hashes.sha256(source, entry) if entry is not None else ""
+    def of(put: Put) -> str:
+        if isinstance(put.content, Taken):
+            return services.hashes.sha256(sources[put.content.number], put.content.source)
+        return put.entry.sha256
 
     return of

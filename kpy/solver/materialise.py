@@ -7,9 +7,9 @@ from contextlib import ExitStack
 from kpy.layer.entry import Entry, Kind
 from kpy.layer.extract import extract
 from kpy.layer.tree import Tree
-from kpy.layer.write import write_tar
-from kpy.solver.copy import Copier, Rules, bind_contents
-from kpy.solver.target import LayerTarget
+from kpy.layer.write import stream_tar
+from kpy.solver.copy import Copier, Rules
+from kpy.solver.target import LayerTarget, needed, opens
 from kpy.solver.values import FilesValue, Services
 from kpy.util import fs
 from kpy.util.erase import remove
@@ -21,19 +21,17 @@ def materialise(value: FilesValue, path: str, services: Services, stack: ExitSta
     stack.callback(remove, directory)
     entry = value.source.lookup(path)
     is_dir = entry is None or entry.kind is Kind.DIR
-    target = LayerTarget(Tree.empty())
-    copier = Copier(value.source, target, Rules(None, None, keep_owner=True, exclude=None, now=0), tag="")
-    copier.copy_path(path, "/content" if is_dir else "/content/file")
-    with value.source.reading([item.source for item in copier.wanted]) as opener:
-        bind_contents(target, copier.wanted, opener)
-        with tempfile.TemporaryFile(dir=services.spool) as tar:
+    with LayerTarget(Tree.empty(), services.spool) as target:
+        copier = Copier(value.source, target, Rules(None, None, keep_owner=True, exclude=None, now=0))
+        copier.copy_path(path, "/content" if is_dir else "/content/file")
+        with value.source.reading(needed(target, 0)) as opener, tempfile.TemporaryFile(dir=services.spool) as tar:
 
             def write(data: bytes) -> None:
                 tar.write(data)
 
-            write_tar(target.items(), write)
+            stream_tar(target.items(lambda put: opens(put, [opener])), write)
             tar.seek(0)
-            extract(tar, directory)
+            extract(tar, directory, seen=lambda _: None)
     if not is_dir:
         return f"{directory}/content/file"
     if entry is not None:

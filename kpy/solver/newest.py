@@ -15,6 +15,5 @@ def newest_time(base_created: str, value: ChainValue, services: Services) -> int
     except (ValueError, OverflowError):
         newest = 0
     for layer in value.chain[value.base :]:
-        tree = services.layers.layer_tree(layer)
-        newest = max([newest, *(entry.mtime // 1_000_000_000 for entry in tree.entries)])
+        newest = max(newest, services.layers.layer_tree(layer).newest // 1_000_000_000)
     return max(newest, 0)

@@ -62,7 +62,7 @@ def _remembered(layer: Layer, how: str, services: Services, make: Callable[[], L
 
 def _clamped(layer: Layer, latest: int, services: Services) -> Layer:
     limit = latest * SECOND
-    if all(entry.mtime <= limit for entry in services.layers.layer_tree(layer).entries):
+    if services.layers.layer_tree(layer).newest <= limit:
         return layer
 
     def items(plain: BinaryIO) -> Iterator[LayerItem]:

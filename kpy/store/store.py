@@ -9,8 +9,10 @@ import json
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from kpy.errors import ContentError, StoreError
 from kpy.oci.descriptor import Descriptor
@@ -22,8 +24,23 @@ from kpy.util.cancel import Cancel
 from kpy.util.locks import FileLock
 
 VERSION = 1
-_MAX_TREE = 1 << 30
 _MAX_RECORD = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class TreeWriter:
+    """The tree of a layer while it is written: what is in `stream` is kept when `commit` says of which layer it is."""
+
+    stream: BinaryIO
+    temporary: str
+    trees: Path
+
+    def commit(self, diff_id: Digest) -> None:
+        """Keep it."""
+        path = self.trees / diff_id.hex
+        with fs.io_errors("write", path):
+            self.stream.flush()
+            os.rename(self.temporary, path)
 
 
 class Store:
@@ -78,13 +95,23 @@ class Store:
 
     # --- trees and layers, by diff_id
 
-    def get_tree(self, diff_id: Digest) -> bytes | None:
-        """The encoded tree of a layer, as it was put, or None."""
-        return self._get(self._trees / diff_id.hex, _MAX_TREE)
+    def open_tree(self, diff_id: Digest) -> BinaryIO | None:
+        """The encoded tree of a layer, as it was written, or None."""
+        path = self._trees / diff_id.hex
+        try:
+            return open(path, "rb")
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise fs.store_error("read", path, error) from error
 
-    def put_tree(self, diff_id: Digest, data: bytes) -> None:
-        """Keep the encoded tree of a layer."""
-        self._put(self._trees / diff_id.hex, data)
+    @contextmanager
+    def tree_writer(self) -> Iterator[TreeWriter]:
+        """A place for the encoded tree of a layer; nothing is left of it when nobody commits it."""
+        with ExitStack() as stack:
+            with fs.io_errors("write", self._trees):
+                stream, path = stack.enter_context(fs.temporary_file(self._trees))
+            yield TreeWriter(stream, path, self._trees)
 
     def get_layers(self, diff_id: Digest) -> tuple[Descriptor, ...]:
         """The blobs that are known to hold the layer with this diff_id, here or in a registry, oldest first."""

@@ -202,13 +202,27 @@ def test_c33_a_directory_that_nobody_asks_for_is_not_read(root: Path) -> None:
         (root / "d").chmod(0o755)
 
 
-def test_stat_keys(root: Path) -> None:
+def test_entries_say_which_file_they_are(root: Path) -> None:
     context = DirectoryContext(str(root))
-    context.lookup("a.txt")
-    key = context.stat_key("a.txt")
-    assert key is not None
-    assert key[2] == 5
-    assert context.stat_key("d") is None
+    entry, directory = context.lookup("a.txt"), context.lookup("d")
+    assert entry is not None
+    assert directory is not None
+    assert entry.stat[:3] == ((root / "a.txt").stat().st_dev, (root / "a.txt").stat().st_ino, 5)
+    assert directory.stat == ()
+    (root / "a.txt").write_text("other")
+    again = context.lookup("a.txt")
+    assert again is not None
+    assert again.stat != entry.stat
+
+
+def test_g01_entries_are_what_lookup_finds(root: Path) -> None:
+    """Of a whole directory at once, in order, with what is excluded left out."""
+    context = DirectoryContext(str(root), Ignore.of(["d", "!d/deep", "*.md"]))
+    for path in ("", "d", "d/deep"):
+        found = list(context.listing(path))
+        assert [entry.name for entry in found] == list(context.children(path)) == sorted(entry.name for entry in found)
+        assert found == [context.lookup(entry.path) for entry in found]
+    assert list(context.listing("a.txt")) == []
 
 
 def test_a_deep_directory(root: Path) -> None:

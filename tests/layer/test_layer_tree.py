@@ -1,5 +1,6 @@
 """Indexes and merged trees, and reading files out of layers (L01, C14)."""
 
+import hashlib
 import io
 import os
 
@@ -191,7 +192,7 @@ def test_index_encoding_of_odd_values():
 
 def test_broken_index():
     good = LayerTree([item("a").entry]).encode()
-    for bad in (b"", b"x" * 100, good[:-1], good[:20], b"kpytree\x02" + good[8:], good[:-3] + b"abc"):
+    for bad in (b"", b"x" * 100, good[:-1], good[:20], b"kpytree\x01" + good[8:], good[:-3] + b"abc", good + b"x"):
         with pytest.raises(ContentError, match="layer index"):
             LayerTree.decode(bad)
 
@@ -200,9 +201,24 @@ def test_broken_index_that_says_it_is_huge():
     """Found by fuzzing: the frame of zstd said a size that no memory has, and the error was MemoryError."""
     good = LayerTree([item("a").entry]).encode()
     start = good.index(b"\x28\xb5\x2f\xfd")
-    bad = good[: start + 4] + b"\xe0" + (1 << 62).to_bytes(8, "little") + good[start + 13 :]
+    payload = good[40 : start + 4] + b"\xe0" + (1 << 62).to_bytes(8, "little") + good[start + 13 :]
+    bad = good[:8] + hashlib.sha256(payload).digest() + payload
     with pytest.raises(ContentError, match="layer index"):
-        LayerTree.decode(bad)
+        list(LayerTree.decode(bad).entries)
+
+
+def test_an_index_of_several_blocks_is_not_kept_in_memory():
+    entries = [item(f"f{number:05}", content=b"1", mtime=(number + 2 * 10**9) * 10**9).entry for number in range(2000)]
+    removes = [item("gone", Kind.WHITEOUT).entry]
+    read = LayerTree.decode(LayerTree([*entries, *removes]).encode())
+    assert read == LayerTree([*entries, *removes])
+    assert (len(read.entries), read.newest, read.removes) == (2001, 2_000_001_999 * 10**9, True)
+    assert entries[3] in read.entries
+    assert LayerTree.decode(LayerTree(entries).encode()).removes is False
+    assert read != LayerTree(entries)
+    first = next(iter(read.entries))
+    assert first == entries[0]
+    assert first is not entries[0]
 
 
 def source_of(tree, tars, tmp_path, view=None):

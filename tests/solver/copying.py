@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from kpy.dockerfile.dockerignore import Ignore
@@ -9,8 +10,8 @@ from kpy.layer.entry import Entry, Kind, LayerItem
 from kpy.layer.tree import Tree, scan_layer
 from kpy.oci.digest import Digest
 from kpy.solver.archive import Spool, is_archive, unpack
-from kpy.solver.copy import Copier, Rules, bind_contents
-from kpy.solver.target import LayerTarget
+from kpy.solver.copy import Copier, Rules
+from kpy.solver.target import LayerTarget, Spooled, needed, opens
 from kpy.util.modes import parse_mode
 from tests.fakes import T0, MemoryFiles, dir_item, file_item, link_item, tar_of
 
@@ -49,13 +50,12 @@ class Copying:
     def __init__(self, files: MemoryFiles, tree: Tree, how: Rules) -> None:
         self.tree = tree
         self.target = LayerTarget(tree)
-        self.copier = Copier(files, self.target, how, tag="0")
+        self.copier = Copier(files, self.target, how)
 
     def items(self) -> list[LayerItem]:
         """The layer, with contents."""
-        with self.copier.source.reading([item.source for item in self.copier.wanted]) as opener:
-            bind_contents(self.target, self.copier.wanted, opener)
-            return self.target.items()
+        with self.copier.source.reading(needed(self.target, 0)) as opener:
+            return list(self.target.items(lambda put: opens(put, [opener])))
 
     def result(self) -> Tree:
         """The tree afterwards."""
@@ -74,18 +74,32 @@ def copy(
     return work
 
 
-def add(tar: bytes, dest: str, spool: Path, *, onto: "Mapping[str, bytes | str | None]" = {}, **how: object) -> LayerTarget:
+class Added:
+    """What one ADD of an archive made of a tree."""
+
+    def __init__(self, tree: Tree, items: Iterable[LayerItem]) -> None:
+        self.tree = tree
+        self._items = list(items)
+
+    def items(self) -> list[LayerItem]:
+        """The layer, with contents."""
+        return self._items
+
+
+def add(tar: bytes, dest: str, spool: Path, *, onto: "Mapping[str, bytes | str | None]" = {}, **how: object) -> Added:
     """ADD of one archive. The layer's contents can be read while the spool is open, so they are read here."""
     target = LayerTarget(tree_of(onto))
     with Spool(str(spool)) as space:
         assert is_archive(lambda: io.BytesIO(tar))
         unpack(lambda: io.BytesIO(tar), "x.tar", dest, target, rules(**how), space)  # type: ignore[arg-type]
-        for path, put in list(target.puts.items()):
-            if put.open is not None:
-                with put.open() as stream:
+        found = []
+        for item in target.items(lambda put: space.opener(put.content) if isinstance(put.content, Spooled) else None):
+            if item.open is not None:
+                with item.open() as stream:
                     content = stream.read()
-                target.put(put.entry, lambda content=content: io.BytesIO(content), put.same_file)  # type: ignore[misc]
-    return target
+                item = replace(item, open=lambda content=content: io.BytesIO(content))  # type: ignore[misc]  # noqa: PLW2901
+            found.append(item)
+    return Added(target.tree, found)
 
 
 def shown(entry: Entry) -> str:
@@ -96,7 +110,7 @@ def shown(entry: Entry) -> str:
     return text + {T0: "", NOW: " now"}.get(entry.mtime, f" @{entry.mtime}")
 
 
-def layer(work: "Copying | LayerTarget") -> dict[str, str]:
+def layer(work: "Copying | Added") -> dict[str, str]:
     """The entries of the layer."""
     items = work.items()
     found = {}
@@ -106,6 +120,6 @@ def layer(work: "Copying | LayerTarget") -> dict[str, str]:
     return found
 
 
-def paths(work: "Copying | LayerTarget") -> list[str]:
+def paths(work: "Copying | Added") -> list[str]:
     """The files and links of the layer, without directories."""
     return [item.entry.path for item in work.items() if item.entry.kind is not Kind.DIR]

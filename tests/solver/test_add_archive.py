@@ -2,6 +2,7 @@
 
 import bz2
 import gzip
+import hashlib
 import io
 import lzma
 import tarfile
@@ -154,8 +155,9 @@ def test_something_is_in_the_way(tmp_path: Path) -> None:
 
 def test_the_spool_leaves_nothing(tmp_path: Path) -> None:
     with Spool(str(tmp_path)) as spool:
-        first = spool.add(lambda: [b"ab", b"c"])
-        second = spool.add(lambda: [b"defg"])
+        first, digest = spool.add(lambda: [b"ab", b"c"])
+        second, _ = spool.add(lambda: [b"defg"])
+        assert digest == hashlib.sha256(b"abc").hexdigest()
         assert list(tmp_path.iterdir()) == []
-        with spool.opener(*second)() as late, spool.opener(*first)() as early:
+        with spool.opener(second)() as late, spool.opener(first)() as early:
             assert (late.read(2), early.read(), late.read()) == (b"de", b"abc", b"fg")

@@ -111,6 +111,6 @@ def test_what_arrives_broken_is_not_stored(store: Store, remote: MemoryRepositor
     with pytest.raises((DigestMismatchError, ContentError)):
         unpack(layers, found.chain, tmp_path / "root")
     assert not layers.has_blob(found.chain[-1])
-    assert store.get_tree(found.chain[-1].diff_id) is None
+    assert store.open_tree(found.chain[-1].diff_id) is None
 
 

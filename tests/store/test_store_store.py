@@ -32,6 +32,12 @@ def put_image(store: Store, text: bytes, tag: str = "", diff_id: Digest = A) -> 
     return store.images.put_manifest(built.raw, built.media_type, tag=tag)
 
 
+def put_tree(store: Store, diff_id: Digest, data: bytes) -> None:
+    with store.tree_writer() as writer:
+        writer.stream.write(data)
+        writer.commit(diff_id)
+
+
 def test_directories_are_private_and_opening_again_works(tmp_path: Path) -> None:
     Store(tmp_path / "a" / "b")
     Store(tmp_path / "a" / "b")
@@ -57,9 +63,15 @@ def test_a_file_in_the_way(tmp_path: Path) -> None:
 
 def test_trees_and_layer_records(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    assert store.get_tree(A) is None
-    store.put_tree(A, b"tree\0\xff")
-    assert store.get_tree(A) == b"tree\0\xff"
+    assert store.open_tree(A) is None
+    put_tree(store, A, b"tree\0\xff")
+    stream = store.open_tree(A)
+    assert stream is not None
+    with stream:
+        assert stream.read() == b"tree\0\xff"
+    with store.tree_writer() as writer:
+        writer.stream.write(b"never committed")
+    assert os.listdir(tmp_path / "trees") == [A.hex]
     assert store.get_layers(A) == ()
     here, there = put(store, b"blob", mediatype.OCI_LAYER_GZIP), Descriptor("x/z", B, 9)
     store.put_layer(Layer(there, A))
@@ -101,7 +113,7 @@ def test_collect_keeps_what_names_lead_to(tmp_path: Path) -> None:
     gone = put_image(store, b"gone")
     cached = Layer(put(store, b"cached"), Digest.of(b"diff"))
     for diff_id in (A, B, cached.diff_id, Digest.of(b"unused")):
-        store.put_tree(diff_id, b"tree")
+        put_tree(store, diff_id, b"tree")
     before = {digest for digest, _ in store.images.blobs.digests()}
     dry = collect(store, lambda: [cached], dry_run=True)
     assert {digest for digest, _ in store.images.blobs.digests()} == before
@@ -164,7 +176,7 @@ def test_usage(tmp_path: Path) -> None:
     store = Store(tmp_path)
     put_image(store, b"kept", "v1")
     put(store, b"x" * 1000)
-    store.put_tree(A, b"tree")
+    put_tree(store, A, b"tree")
     found = {item.kind: item for item in usage(store)}
     assert found["blobs"].count == 4
     assert found["blobs"].reclaimable == 1000
