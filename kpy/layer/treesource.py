@@ -1,14 +1,15 @@
-"""Contents of a tree's files, for COPY --from and the like: from an unpacked view, or out of the layers.
+"""Contents of a tree's files, for COPY --from and the like: from an unpacked view, or out of the layers by way of one
+unlinked file.
 
 Opens nothing outside the view's root; refuses a view or a layer that does not have what the tree says.
 """
 
+import io
 import os
-import shutil
-import tempfile
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from kpy.errors import ContentError, StoreError
 from kpy.layer.entry import Entry, Kind
@@ -17,6 +18,7 @@ from kpy.layer.tarread import Content, read_tar
 from kpy.layer.tree import Tree
 from kpy.oci.digest import Digest
 from kpy.util import fs, paths
+from kpy.util.streams import RangeReader
 
 
 class TreeSource:
@@ -57,51 +59,75 @@ class TreeSource:
             finally:
                 os.close(root_fd)
             return
-        folder = tempfile.mkdtemp(prefix="files-", dir=self._spool)
+        with fs.io_errors("write", self._spool):
+            number = os.open(self._spool, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
-            places = self._unpack([entry for entry in entries if entry.kind is Kind.FILE], folder)
+            places = self._unpack(number, entries)
 
             def opener(entry: Entry) -> BinaryIO:
-                place = places.get(self._tree.where(entry))
-                if place is None:
+                layer, position = self._tree.where(entry)
+                place = places.get(layer)
+                if place is None or not place.has(position):
                     raise ContentError(f"{entry.path!r} was not asked for")
-                return open(place, "rb")
+                return cast("BinaryIO", io.BufferedReader(RangeReader(number, place.starts[position], place.sizes[position])))
 
             yield opener
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            os.close(number)
 
-    def _unpack(self, entries: Sequence[Entry], folder: str) -> dict[tuple[Digest, int], str]:
-        wanted: dict[Digest, dict[int, Entry]] = {}
+    def _unpack(self, number: int, entries: Iterable[Entry]) -> "dict[Digest, _Places]":
+        places: dict[Digest, _Places] = {}
         for entry in entries:
-            layer, position = self._tree.where(entry)
-            wanted.setdefault(layer, {})[position] = entry
-        places: dict[tuple[Digest, int], str] = {}
-        for layer, positions in wanted.items():
+            if entry.kind is Kind.FILE:
+                layer, position = self._tree.where(entry)
+                places.setdefault(layer, _Places()).want(position, entry.size)
+        end = 0
+        for layer, place in places.items():
+            left = place.count
             with self._tar(layer) as tar:
-                for number, (found, content) in enumerate(read_tar(tar, layer=True)):
-                    entry_wanted = positions.get(number)
-                    if entry_wanted is None:
+                for position, (found, content) in enumerate(read_tar(tar, layer=True)):
+                    if not place.has(position):
                         continue
-                    if found.kind is not Kind.FILE or found.size != entry_wanted.size:
-                        raise ContentError(f"layer {layer.short} does not have {entry_wanted.path!r} as its index says")
-                    place = os.path.join(folder, str(len(places)))
-                    _store(content, place, entry_wanted)
-                    places[layer, number] = place
-            if any((layer, number) not in places for number in positions):
+                    if found.kind is not Kind.FILE or found.size != place.sizes[position]:
+                        raise ContentError(f"layer {layer.short} does not have {found.path!r} as its index says")
+                    place.starts[position] = end
+                    end = _store(content, number, end, found.path)
+                    left -= 1
+            if left:
                 raise ContentError(f"layer {layer.short} is shorter than its index says")
         return places
 
 
-def _store(content: Content, place: str, entry: Entry) -> None:
-    try:
-        with open(place, "xb", buffering=0) as out:
-            for chunk in content.chunks():
-                view = memoryview(chunk)
-                while view:
-                    view = view[out.write(view) :]
-    except OSError as error:
-        raise fs.store_error(f"unpack {entry.path!r} to", place, error) from error
+class _Places:
+    """Which files of a layer are wanted, by their number in its index, how large they are, and where they begin."""
+
+    def __init__(self) -> None:
+        self.sizes, self.starts = array("q"), array("q")
+        self.count = 0
+
+    def want(self, position: int, size: int) -> None:
+        """This one too."""
+        more = [-1] * (position + 1 - len(self.sizes))
+        self.sizes.extend(more)
+        self.starts.extend(more)
+        self.count += self.sizes[position] < 0
+        self.sizes[position] = size
+
+    def has(self, position: int) -> bool:
+        """Is it wanted?"""
+        return 0 <= position < len(self.sizes) and self.sizes[position] >= 0
+
+
+def _store(content: Content, number: int, at: int, path: str) -> int:
+    """Write it to the file; where it ends."""
+    with fs.io_errors("unpack", path):
+        for chunk in content.chunks():
+            view = memoryview(chunk)
+            while view:
+                written = os.pwrite(number, view, at)
+                at += written
+                view = view[written:]
+    return at
 
 
 def _open_root(root: str) -> int:

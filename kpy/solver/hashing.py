@@ -165,6 +165,6 @@ def _write(path: Path, records: Iterator[bytes], count: int) -> None:
 def _compute(source: FileSource, entry: Entry) -> str:
     hasher: Any = hashlib.sha256()
     with source.reading([entry]) as opener, opener(entry) as stream:
-        while data := stream.read(PIECE):
+        while data := stream.read(min(PIECE, entry.size + 1)):
             hasher.update(data)
     return str(hasher.hexdigest())
