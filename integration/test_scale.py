@@ -23,6 +23,8 @@ from people import Kpy
 
 SECOND_BUILD = 2.0  # seconds, for the whole command
 PEAK = 150 << 10  # KiB
+FILES = 100_000
+MORE = 30 << 10  # KiB that so many files may cost more than 1,000
 COPY_ONLY = """\
 FROM {base}
 WORKDIR /srv/app
@@ -40,6 +42,15 @@ WRITES_2_GB = """\
 FROM {base}
 RUN head -c 900000000 /dev/urandom > /random && yes "all work and no play" | head -c 600000000 > /text \
  && mkdir /many && for i in $(seq 5000); do head -c 100000 /dev/urandom > /many/$i; done
+"""
+MANY = """\
+FROM {base}
+COPY --chown=1000:1000 . /many/
+COPY --link Dockerfile /many/
+"""
+UNPACKED = """\
+FROM {base}
+ADD many.tar /many/
 """
 # In the process itself, and not of a child: no RUN counts.
 MEASURED = """\
@@ -227,3 +238,54 @@ def test_two_gigabytes_of_changes_need_little_memory(
     measured("-c", MEASURED, peak, "build", "--push", "-t", target, context, timeout=1200)
     assert _manifest(target)["layers"][-1]["size"] > 1_400_000_000
     assert int(peak.read_text()) < PEAK
+
+
+def _many(path: Path, count: int) -> None:
+    """A context of so many small files, and some more that are left out."""
+    for number in range(count):
+        directory = path / f"d{number // 1000}" / f"e{number // 50 % 20}"
+        if number % 50 == 0:
+            directory.mkdir(parents=True, exist_ok=True)
+        (directory / f"f{number}.txt").write_text(f"{number}\n")
+        if number % 100 == 0:
+            (directory / f"f{number}.log").write_text("left out\n")
+    (path / ".dockerignore").write_text("**/*.log\nnode_modules\n!d0/e0/f0.log\n")
+
+
+def _peak(kpy: Kpy, context: Path, *argv: str) -> int:
+    """The most memory that the process of a build had, in KiB."""
+    measured, peak = Kpy(str(Path(sys.executable)), kpy.user, kpy.home), kpy.home / "peak"
+    measured("-c", MEASURED, peak, "build", "-q", *argv, context, timeout=1200)
+    return int(peak.read_text())
+
+
+def test_a_context_of_many_files_needs_no_more_memory(
+    registry: servers.Registry, busybox_base: str, make_kpy: Callable[[], Kpy], workdir: Path
+) -> None:
+    """C07, C31, C33, G01, L11: COPY of 100,000 files, cold, cached, and changed; and as an archive for ADD."""
+    copied, unpacked, images = {}, {}, {}
+    for count in (1000, FILES):
+        context, kpy = workdir / str(count), make_kpy()
+        context.mkdir()
+        _many(context, count)
+        (context / "Dockerfile").write_text(MANY.format(base=busybox_base))
+        images[count] = f"{registry.host}/scale/many:{count}"
+        copied[count] = [_peak(kpy, context, "--push", "-t", images[count]) for _ in range(2)]
+        (context / "d0/e0/f0.txt").write_text("changed\n")
+        copied[count].append(_peak(kpy, context, "--push", "-t", images[count]))
+        archive = workdir / f"archive-{count}"
+        archive.mkdir()
+        with tarfile.open(archive / "many.tar", "w") as tar:
+            tar.add(context, ".")
+        (archive / "Dockerfile").write_text(UNPACKED.format(base=busybox_base))
+        unpacked[count] = [_peak(make_kpy(), archive, "--output", "type=cacheonly")]
+    assert all(large < small + MORE for large, small in zip(copied[FILES], copied[1000], strict=True)), copied
+    assert unpacked[FILES][0] < unpacked[1000][0] + MORE, unpacked
+    found = _content(images[FILES], _layers(images[FILES])[1:])
+    files = [path for path, kind in found.items() if kind[0] == tarfile.REGTYPE]
+    assert sorted(path for path in files if not path.endswith(".txt")) == [
+        "many/.dockerignore", "many/Dockerfile", "many/d0/e0/f0.log"
+    ]  # fmt: skip
+    assert len(files) == FILES + 3
+    assert found["many/d0/e0/f0.txt"][5] == hashlib.sha256(b"changed\n").hexdigest()
+    assert found["many/d99/e19/f99999.txt"][2:4] == (1000, 1000)

@@ -135,17 +135,21 @@ class DirectoryContext:
         """See FileSource."""
         if not self._is_directory(path):
             return ()
+        ignore, state = self._ignore, self._state(path)
         try:
             with os.scandir(self._path(path)) as found:
-                names = [item.name for item in found if self._has(paths.join(path, item.name), item)]
+                if ignore is None:
+                    return sorted(item.name for item in found)
+                names = [
+                    item.name
+                    for item in found
+                    if not ignore.excluded(below := paths.join(path, item.name), state)[0]
+                    or (item.is_dir(follow_symlinks=False) and self._has_included(below))
+                ]
         except OSError as error:
             raise ContextError(f"cannot list {path or '.'} in the build context: {fs.reason(error)}", hint=_hint(error)) from error
         names.sort()
         return names
-
-    def _has(self, path: str, item: os.DirEntry[str]) -> bool:
-        """Is something in the directory part of the context?"""
-        return not self.excluded(path) or (item.is_dir(follow_symlinks=False) and self._has_included(path))
 
     def listing(self, path: str, /) -> Iterator[Entry]:
         """See FileSource."""
@@ -167,7 +171,7 @@ class DirectoryContext:
         """The content of a file. Raises ContextError when it is not there or not readable any more."""
         place = self._path(entry.path)
         try:
-            if stat.S_ISSOCK(os.lstat(place).st_mode):
+            if not entry.stat and stat.S_ISSOCK(os.lstat(place).st_mode):
                 return open(os.devnull, "rb")
             # O_NONBLOCK: what has become a fifo since must not wait for its writer
             number = os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)

@@ -41,7 +41,7 @@ class ContentHashes:
         self._now = now
         self._lock = threading.Lock()
         self._known = _Records(path)
-        self._new: Spill[bytes] = Spill(spool, bytes, lambda _, digest: bytes(digest), most=8192)
+        self._new: Spill[bytes] = Spill(spool, bytes, lambda _, digest: bytes(digest), most=1 << 14)
         self._added = 0
 
     def save(self) -> None:
@@ -51,7 +51,8 @@ class ContentHashes:
                 return
             with suppress(OSError):
                 os.makedirs(self._path.parent, mode=0o700, exist_ok=True)
-                records = heapq.merge(self._known.used(), (bytes.fromhex(name) + digest for name, digest in self._new.items()))
+                new = (name.encode("latin-1") + digest for name, digest in self._new.items())
+                records = heapq.merge(self._known.used(), new) if self._known.count else new
                 _write(self._path, records, self._known.count + self._added)
                 self._drop_old()
 
@@ -70,15 +71,16 @@ class ContentHashes:
         if not entry.stat:
             return _compute(source, entry)
         name = hashlib.blake2b(repr(entry.stat).encode(), digest_size=_NAME).digest()
+        key = name.decode("latin-1")  # sorts as the bytes do
         with self._lock:
-            known = self._known.find(name) or self._new.get(name.hex())
+            known = self._known.find(name) or self._new.get(key)
         if known is not None:
             return known.hex()
         digest = _compute(source, entry)
         if self._now - max(entry.stat[3], entry.stat[4]) > RACY:
             with self._lock:
-                if self._new.get(name.hex()) is None:
-                    self._new.set(name.hex(), bytes.fromhex(digest))
+                if self._new.get(key) is None:
+                    self._new.set(key, bytes.fromhex(digest))
                     self._added += 1
         return digest
 
@@ -165,6 +167,9 @@ def _write(path: Path, records: Iterator[bytes], count: int) -> None:
 def _compute(source: FileSource, entry: Entry) -> str:
     hasher: Any = hashlib.sha256()
     with source.reading([entry]) as opener, opener(entry) as stream:
-        while data := stream.read(min(PIECE, entry.size + 1)):
+        wanted = min(PIECE, entry.size + 1)
+        while data := stream.read(wanted):
             hasher.update(data)
+            if entry.stat and len(data) < wanted:
+                break  # a file on disk gives less than was asked for at its end only
     return str(hasher.hexdigest())
