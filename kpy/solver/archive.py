@@ -17,6 +17,7 @@ from kpy.layer.entry import Entry, Kind
 from kpy.layer.tarread import Content, read_tar
 from kpy.solver.copy import CAPABILITY, Rules
 from kpy.solver.target import LayerTarget, Open, Spooled
+from kpy.util import paths
 from kpy.util.streams import RangeReader
 
 
@@ -83,7 +84,7 @@ def unpack(opener: Open, name: str, dest: str, target: LayerTarget, rules: Rules
             raise ContentError(f"cannot unpack {name}: {error.message}", hint=error.hint) from error
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Unpacker:
     """Puts entries of the archive `name` below the canonical directory `top`."""
 
@@ -92,6 +93,7 @@ class _Unpacker:
     target: LayerTarget
     rules: Rules
     spool: Spool
+    _parent: tuple[str, str] | None = None  # the last one, and where it is: entries of one directory come together
 
     def put(self, entry: Entry, content: Content) -> None:
         """Put one entry."""
@@ -106,19 +108,28 @@ class _Unpacker:
         changed = self._changed(entry, place)
         if entry.kind is Kind.FILE:
             place_of, sha256 = self.spool.add(content.chunks)
-            self.target.put(replace(changed, size=place_of.size, sha256=sha256), place_of)
-            return
-        self.target.put(changed)
+            changed = Entry(place, Kind.FILE, changed.mode, changed.uid, changed.gid, place_of.size, changed.mtime,
+                            xattrs=changed.xattrs, sha256=sha256)  # fmt: skip
+            if self.target.lookup(place) is None:
+                self.target.add(changed, place_of)
+                return
+            self.target.put(changed, place_of)
+        else:
+            self.target.put(changed)
+        self._parent = None  # a directory or link may be another now
 
     def _place(self, entry: Entry) -> str:
         """Where it goes: parents are made, and followed where they are symlinks."""
         parent, _, last = (f"{self.top}/{entry.path}" if self.top else entry.path).rpartition("/")
+        if self._parent is not None and self._parent[0] == parent:
+            return paths.join(self._parent[1], last)
         try:
             self.target.make_dirs(parent, 0o755, (0, 0), self.rules.now)
         except NotADirectoryError as error:
             raise ContextError(f"cannot unpack {self.name}: /{error} is not a directory") from error
         above = self.target.resolve(parent)
-        return f"{above}/{last}" if above else last
+        self._parent = (parent, above)
+        return paths.join(above, last)
 
     def _changed(self, entry: Entry, place: str) -> Entry:
         uid, gid = self.rules.owner or (entry.uid, entry.gid)
@@ -126,7 +137,7 @@ class _Unpacker:
         if self.rules.mode is not None and entry.kind is not Kind.SYMLINK:
             mode = self.rules.mode.apply(mode, is_dir=entry.kind is Kind.DIR)
         xattrs = {key: value for key, value in entry.xattrs.items() if key == CAPABILITY}
-        return replace(entry, path=place, uid=uid, gid=gid, mode=mode, xattrs=xattrs)
+        return Entry(place, entry.kind, mode, uid, gid, entry.size, entry.mtime, entry.link, entry.device, xattrs)
 
     def _link(self, entry: Entry, place: str) -> None:
         wanted = f"{self.top}/{entry.link}" if self.top else entry.link
@@ -139,3 +150,4 @@ class _Unpacker:
         same = put.same_file or ("archive", self.name, source)
         self.target.add(put.entry, put.content, same)
         self.target.put(replace(put.entry, path=place), put.content, same)
+        self._parent = None

@@ -54,12 +54,12 @@ class Put:
 class LayerTarget:
     """Collects the entries of one new layer. Paths are in Entry's form, canonical (no symlink in a parent).
 
-    `spool` is a directory for what is too much for memory; without one, all is kept there.
+    `spool` is a directory for what is more than `most` entries; without one, all is kept in memory.
     """
 
-    def __init__(self, tree: Tree, spool: str | None = None) -> None:
+    def __init__(self, tree: Tree, spool: str | None = None, *, most: int = 2048) -> None:
         self.tree = tree
-        self._puts: Spill[Put] = Spill(spool, _pack, _unpack)
+        self._puts: Spill[Put] = Spill(spool, _pack, _unpack, most=most)
         self._replaced: set[str] = set()
 
     def __enter__(self) -> "LayerTarget":

@@ -1,6 +1,8 @@
 """COPY and ADD on trees in memory, and what comes out as text, for the tests of the copy engine."""
 
 import io
+import tempfile
+import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -49,7 +51,8 @@ class Copying:
 
     def __init__(self, files: MemoryFiles, tree: Tree, how: Rules) -> None:
         self.tree = tree
-        self.target = LayerTarget(tree)
+        self.target = LayerTarget(tree, tempfile.gettempdir(), most=2)  # so that most of it goes to disk
+        weakref.finalize(self, self.target.__exit__)
         self.copier = Copier(files, self.target, how)
 
     def items(self) -> list[LayerItem]:
@@ -88,8 +91,8 @@ class Added:
 
 def add(tar: bytes, dest: str, spool: Path, *, onto: "Mapping[str, bytes | str | None]" = {}, **how: object) -> Added:
     """ADD of one archive. The layer's contents can be read while the spool is open, so they are read here."""
-    target = LayerTarget(tree_of(onto))
-    with Spool(str(spool)) as space:
+    target = LayerTarget(tree_of(onto), str(spool), most=2)
+    with target, Spool(str(spool)) as space:
         assert is_archive(lambda: io.BytesIO(tar))
         unpack(lambda: io.BytesIO(tar), "x.tar", dest, target, rules(**how), space)  # type: ignore[arg-type]
         found = []
