@@ -195,7 +195,7 @@ def _reading() -> Iterator[None]:
 
     try:
         yield
-    except MemoryError as error:  # a broken frame says any size
+    except (MemoryError, OverflowError) as error:  # a broken frame says any size
         raise ContentError("layer index is broken: it says that it is too large") from error
     except (zstandard.ZstdError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise ContentError(f"layer index is broken: {error}") from error

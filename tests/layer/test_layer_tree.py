@@ -283,3 +283,10 @@ def test_many_layers_are_quick():
     for number in range(5):
         tree = tree.apply(LayerTree(entries), Digest.of(bytes([number])))
     assert len(list(tree.walk())) == 1 + 97 + 97 * 11 + 20_000
+
+
+def test_a_stored_index_that_says_that_it_is_enormous():  # found by fuzzing
+    frame = bytes.fromhex("28b52ffd e5 00 e6ffffffffffff7f")  # a zstd header with a content size of nearly 2**63
+    body = bytes(4) + len(frame).to_bytes(4) + frame
+    with pytest.raises(ContentError, match="too large|broken"):
+        LayerTree.decode(b"kpytree\x02" + hashlib.sha256(body).digest() + body)
