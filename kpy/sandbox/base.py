@@ -14,7 +14,8 @@ class Process:
 
     `env` items are `NAME=value`. `cwd` is absolute. umask is 0022 (R05), stdin /dev/null (R24).
     `network`: `default` and `host` share the builder's network where the environment gives no other; `none` has
-    only a loopback interface, or is a SandboxError before anything runs.
+    only a loopback interface, or where that cannot be, no network sockets at all; or is a SandboxError before anything
+    runs.
     `hosts` are extra (name, address) lines of /etc/hosts. `shm_size` bytes, 0 = the default 64 MiB.
     `ulimits` are (name, soft, hard) with the names of docker's --ulimit, -1 for no limit (R19).
     """

@@ -64,7 +64,7 @@ class ChrootSandbox:
                 f"cannot make /dev in {root}: {error.strerror}", errno=error.errno or 0
             ) from error
         names = _network_files(process)
-        with mounted([*names, *mounts], Shelf(root, self._aside)):
+        with mounted([*names, *mounts], Shelf(root, self._aside), log):
             return run(Job(process, root, environment(process, root)), log, cancel)
 
 

@@ -1,7 +1,7 @@
 """Mounts where nothing can be mounted: content is put at the target before RUN and taken away after it, and what was
 there is moved aside meanwhile.
 
-What differs from real mounts, for the manual: a read-only bind can be written to, which is dropped after; `rename`
+What differs from real mounts, for the manual: a read-only bind can be written to, which is dropped after, with a warning; `rename`
 and `link` between the mount and the rest work (a real mount says EXDEV); a tmpfs has no size limit and is on the disk
 of the container, and so is a secret while the RUN lasts; a file that the RUN moves out of a mount stays in the layer.
 """
@@ -9,6 +9,7 @@ of the container, and so is a secret while the RUN lasts; a file that the RUN mo
 import errno
 import os
 import stat
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -58,22 +59,63 @@ def resolve(root: str, target: str) -> str:
 
 
 @contextmanager
-def mounted(mounts: Sequence[Mount], shelf: Shelf) -> Iterator[None]:
-    """Have the mounts in place while the block runs, in their order, and afterwards everything as it was."""
+def mounted(mounts: Sequence[Mount], shelf: Shelf, warn: Callable[[bytes], None]) -> Iterator[None]:
+    """Have the mounts in place while the block runs, in their order, and afterwards everything as it was.
+
+    `warn` gets a line for each read-only mount that was written to: a real one would have refused.
+    """
     os.makedirs(shelf.directory, mode=0o700, exist_ok=True)
+    notes = [_Written(mount, shelf.root, mounts) for mount in mounts]
     with ExitStack() as stack:
         for number, mount in enumerate(mounts):
             try:
-                stack.enter_context(_one(mount, shelf, number))
+                stack.enter_context(_one(mount, shelf, number, notes[number].add))
             except OSError as error:
                 raise SandboxError(
                     f"cannot put a mount at {mount.target}: {error.strerror or error}", errno=error.errno or 0
                 ) from error
         yield
+    for note in notes:
+        if note.line:
+            warn(note.line)
+
+
+class _Written:
+    """What was written in a read-only mount, for a line to the user: the deepest of the first such paths."""
+
+    def __init__(self, mount: Mount, root: str, mounts: Sequence[Mount]) -> None:
+        self._shown = os.fsencode(mount.target)
+        self._root = root
+        self._others = [other.target for other in mounts if other is not mount]
+        self._path = ""
+
+    def add(self, path: str) -> None:
+        """A path changed; not if we did it, putting another mount there."""
+        for other in self._others:
+            target = resolve(self._root, other)
+            if _is_in(target, path) or _is_in(path, target):
+                return
+        if not self._path or _is_in(path, self._path):
+            self._path = path
+
+    @property
+    def line(self) -> bytes:
+        """Empty if there is nothing to say."""
+        if not self._path:
+            return b""
+        inside = os.fsencode(self._path[len(self._root.rstrip("/")) :])
+        return (
+            b"kpy: warning: %s was written, in the read-only mount %s. It is dropped; "
+            b"where kpy can mount, the write fails\n" % (inside, self._shown)
+        )
+
+
+def _is_in(path: str, top: str) -> bool:
+    return path == top or path.startswith(top + "/")
 
 
 @contextmanager
-def _one(mount: Mount, shelf: Shelf, number: int) -> Iterator[None]:
+def _one(mount: Mount, shelf: Shelf, number: int, written: Callable[[str], None]) -> Iterator[None]:
     target = resolve(shelf.root, mount.target)
     if target == (shelf.root.rstrip("/") or "/"):
         raise SandboxError("nothing can be mounted at /")
@@ -87,7 +129,7 @@ def _one(mount: Mount, shelf: Shelf, number: int) -> Iterator[None]:
             return
         raise
     try:
-        leave = _put(mount, target, place.old)
+        leave = _put(mount, target, place.old, written)
     except BaseException:
         place.restore()
         raise
@@ -102,10 +144,12 @@ def _one(mount: Mount, shelf: Shelf, number: int) -> Iterator[None]:
             place.restore()
 
 
-def _put(mount: Mount, target: str, old: os.stat_result | None) -> Callable[[], None]:
+def _put(
+    mount: Mount, target: str, old: os.stat_result | None, written: Callable[[str], None]
+) -> Callable[[], None]:
     """Make the target. Returns what takes away more than the target itself."""
     if mount.kind == "bind":
-        return _bind(mount, target)
+        return _bind(mount, target, written)
     if mount.kind == "file":
         _write(target, mount)
     else:
@@ -131,7 +175,7 @@ def _nothing() -> None:
     pass
 
 
-def _bind(mount: Mount, target: str) -> Callable[[], None]:
+def _bind(mount: Mount, target: str, written: Callable[[str], None]) -> Callable[[], None]:
     """Put the source at the target. Returns what takes it away again, with the writes if they are to be kept."""
     source = mount.source
     found = os.stat(source)
@@ -140,7 +184,7 @@ def _bind(mount: Mount, target: str) -> Callable[[], None]:
         return _nothing
     if mount.read_only or mount.discard:
         copy(source, target)
-        return _nothing
+        return _nothing if mount.discard else _watch(target, written)
     try:
         os.rename(source, target)
     except OSError as error:
@@ -157,6 +201,35 @@ def _bind(mount: Mount, target: str) -> Callable[[], None]:
             os.mkdir(source, stat.S_IMODE(found.st_mode))
 
     return move_back
+
+
+def _watch(target: str, written: Callable[[str], None]) -> Callable[[], None]:
+    """Returns what reports a change in a copy since now. Nobody can set the time of the last change of an inode."""
+    found = os.lstat(target)
+    os.utime(target, ns=(found.st_atime_ns, found.st_mtime_ns), follow_symlinks=False)  # it is the newest of them now
+    start = os.lstat(target).st_ctime_ns
+
+    def look() -> None:
+        for path, changed in _times(target):
+            if changed > start:
+                written(path)
+
+    return look
+
+
+def _times(top: str) -> Iterator[tuple[str, int]]:
+    """Every path of a tree and its ctime in ns; what is removed has changed now."""
+    todo = [top]
+    while todo:
+        path = todo.pop()
+        try:
+            found = os.lstat(path)
+        except FileNotFoundError:
+            yield path, time.time_ns()
+            continue
+        yield path, found.st_ctime_ns
+        if stat.S_ISDIR(found.st_mode):
+            todo += sorted((entry.path for entry in os.scandir(path)), reverse=True)
 
 
 def _bring_back(target: str, source: str) -> None:

@@ -1,6 +1,6 @@
 """The sandbox of an ordinary container: RUN executes in the container's own root, as root, with the container's own
-/proc, /dev, network and capabilities. Nothing can be mounted, so mounts are emulated. Refuses `--network=none` where
-no network namespace can be made.
+/proc, /dev, network and capabilities. Nothing can be mounted, so mounts are emulated. Where no network namespace can be
+made, `--network=none` forbids all sockets but Unix ones: there is no loopback either, and setuid programs gain nothing.
 
 The builder and the RUN share a container: this keeps honest builds exact and a builder's credentials out of the RUN's
 environment and memory reads, but files that the container mounts (a registry's config.json, say) can be read by a RUN
@@ -21,7 +21,7 @@ from kpy.linux.users import home_of
 from kpy.sandbox.base import Mount, Process
 from kpy.sandbox.emulate import Shelf, mounted, resolve
 from kpy.sandbox.rlimits import too_high
-from kpy.sandbox.spawn import Job, can_isolate_network, run
+from kpy.sandbox.spawn import Job, network_isolation, run
 from kpy.util.cancel import Cancel
 
 _PR_SET_DUMPABLE = 4
@@ -80,7 +80,7 @@ class LiveSandbox:
         if root != "/":
             raise SandboxError(f"a live sandbox runs in / and not in {root}")
         self.check(process, mounts)
-        with mounted(mounts, self._shelf), _extra_hosts(process.hosts):
+        with mounted(mounts, self._shelf, log), _extra_hosts(process.hosts):
             return run(Job(process, "/", environment(process, "/")), log, cancel)
 
 
@@ -110,9 +110,9 @@ def check_limits(process: Process) -> None:
 
 def check_network(process: Process) -> None:
     """Raise SandboxError for `--network=none` where that cannot be had."""
-    if process.network == "none" and not can_isolate_network():
+    if process.network == "none" and not network_isolation():
         raise SandboxError(
-            "RUN --network=none: this environment allows no network namespaces",
+            "RUN --network=none: this environment allows neither network namespaces nor system call filters",
             hint="drop --network=none, or build where user namespaces are allowed",
         )
 

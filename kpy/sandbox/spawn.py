@@ -1,6 +1,7 @@
 """Starting `supervisor.py` and following it: output as it comes, the outcome, Ctrl-C. Knows nothing of mounts."""
 
 import contextlib
+import functools
 import json
 import os
 import select
@@ -10,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 from kpy.errors import InterruptedBuildError, SandboxError
 from kpy.sandbox import supervisor
@@ -58,11 +60,37 @@ def run(job: Job, log: Callable[[bytes], None], cancel: Cancel) -> int:
     return _status(answer, program.returncode)
 
 
-def can_isolate_network() -> bool:
-    """May a process here have a network namespace of its own? Tried in a process of its own."""
-    code = "import ctypes, sys; sys.exit(ctypes.CDLL(None).unshare(0x40000000) != 0)"
-    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], env=_environment(), check=False)
+@functools.cache
+def network_isolation() -> Literal["namespace", "filter", ""]:
+    """How a process here can be without network: in a namespace of its own, under a filter that forbids sockets, or
+    not at all. Tried, each in a process of its own."""
+    if _works("import ctypes; sys.exit(ctypes.CDLL(None).unshare(0x40000000) != 0)"):
+        return "namespace"
+    return "filter" if _works(_FILTERED) else ""
+
+
+# It holds if sockets of the internet are refused and others are not.
+_FILTERED = """
+import errno, socket
+from kpy.linux import socketfilter
+socketfilter.apply()
+socket.socket(socket.AF_UNIX).close()
+try:
+    socket.socket(socket.AF_INET)
+except OSError as error:
+    sys.exit(error.errno != errno.EAFNOSUPPORT)
+sys.exit(1)
+"""
+
+
+def _works(code: str) -> bool:
+    argv = [sys.executable, "-I", "-S", "-c", f"import sys; sys.path.insert(0, sys.argv[1])\n{code}", _package()]
+    done = subprocess.run(argv, env=_environment(), stderr=subprocess.DEVNULL, check=False)
     return done.returncode == 0
+
+
+def _package() -> str:
+    return os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(supervisor.__file__))))
 
 
 def _environment() -> dict[str, str]:
@@ -71,15 +99,13 @@ def _environment() -> dict[str, str]:
 
 
 def _start(spec: int, outcome: int) -> subprocess.Popen[bytes]:
-    file = supervisor.__file__
     # By -c and not -m: kpy need not be installed where an isolated interpreter looks.
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); from kpy.sandbox.supervisor import main; "
         "main(int(sys.argv[2]), int(sys.argv[3]))"
     )
-    package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(file))))
     return subprocess.Popen(
-        [sys.executable, "-I", "-S", "-X", "utf8", "-c", code, package, str(spec), str(outcome)],
+        [sys.executable, "-I", "-S", "-X", "utf8", "-c", code, _package(), str(spec), str(outcome)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -102,7 +128,7 @@ def _spec(job: Job) -> bytes:
             "gid": process.identity.gid,
             "groups": process.identity.groups,
             "root": job.root,
-            "no_network": process.network == "none",
+            "no_network": network_isolation() if process.network == "none" else "",
             "ulimits": process.ulimits,
         }
     ).encode()

@@ -17,10 +17,11 @@ import struct
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from kpy.linux import socketfilter
 from kpy.sandbox.program import NOT_FOUND, CannotStart, execute
 from kpy.sandbox.rlimits import NotAllowed, apply
 
-_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER = 1, 4, 36
 _CLONE_NEWNET = 0x40000000
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 1
 
@@ -40,6 +41,8 @@ def main(spec_fd: int, outcome_fd: int) -> None:
     os.set_inheritable(outcome_fd, False)
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    # No process of the RUN, which may have our uid, may trace us: it could do through us what its filter forbids.
+    libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     stopped: list[int] = []
 
@@ -85,7 +88,7 @@ def _become(libc: ctypes.CDLL, spec: dict[str, Any], report: int) -> NoReturn:
 
 
 def _enter(libc: ctypes.CDLL, spec: dict[str, Any]) -> None:
-    if spec["no_network"]:
+    if spec["no_network"] == "namespace":
         if libc.unshare(_CLONE_NEWNET) != 0:
             raise _Refused("cannot make a network namespace", ctypes.get_errno())
         _loopback_up()
@@ -114,6 +117,11 @@ def _enter(libc: ctypes.CDLL, spec: dict[str, Any]) -> None:
             os.setresuid(uid, uid, uid)
     except OSError as error:
         raise _Refused(f"cannot become user {uid}:{gid}", error.errno or 0) from error
+    if spec["no_network"] == "filter":
+        try:
+            socketfilter.apply()
+        except OSError as error:
+            raise _Refused("cannot forbid sockets", error.errno or 0) from error
 
 
 def _cannot(text: str, status: int) -> NoReturn:

@@ -4,6 +4,8 @@ import errno
 import os
 import socket
 import stat
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -23,11 +25,12 @@ class Place:
         self.root.mkdir()
         self.host.mkdir()
         self.shelf = Shelf(str(self.root), str(path / "aside"))
+        self.warned: list[bytes] = []
 
     def changes(self, *mounts: Mount, during: object = None) -> list[str]:
         before = scan(str(self.root))
         settle(before)
-        with mounted(mounts, self.shelf):
+        with mounted(mounts, self.shelf, self.warned.append):
             if callable(during):
                 during()
         after = scan(str(self.root))
@@ -270,3 +273,48 @@ def test_a_secret_that_the_container_mounts_at_the_same_place(
     assert key.read_bytes() == b"s3"
     with pytest.raises(SandboxError, match="cannot put a mount"):
         place.changes(Mount("file", "/run/secrets/key", data=b"other"))
+
+
+def _tree(place: Place) -> Mount:
+    (place.host / "a" / "b").mkdir(parents=True)
+    (place.host / "a" / "b" / "file").write_text("x")
+    (place.host / "a" / "link").symlink_to("nowhere")
+    return Mount("bind", "/src", str(place.host), read_only=True)
+
+
+@pytest.mark.parametrize(
+    ("script", "shown"),
+    [
+        ("echo y >> src/a/b/file", b"/src/a/b/file"),
+        ("touch src/new", b"/src/new"),
+        ("rm src/a/b/file", b"/src/a/b"),
+        ("chmod 700 src/a", b"/src/a"),
+        ("touch -d 2001-01-01 src/a/b/file", b"/src/a/b/file"),
+        ("rm -r src", b"/src"),
+    ],
+)
+def test_a_write_to_a_read_only_mount_is_said(place: Place, script: str, shown: bytes) -> None:
+    """R14: it cannot be refused here, but never goes unnoticed."""
+    mount = _tree(place)
+
+    def during() -> None:
+        time.sleep(0.02)  # as a RUN's program takes to start; times of files are as fine as the kernel's tick
+        subprocess.run(["sh", "-c", script], cwd=place.root, check=True)
+
+    assert place.changes(mount, during=during) == []
+    assert len(place.warned) == 1
+    assert place.warned[0].startswith(b"kpy: warning: %s was written, in the read-only mount /src." % shown)
+    assert (place.host / "a" / "b" / "file").read_text() == "x"
+
+
+def test_reading_is_not_writing(place: Place) -> None:
+    """Nor is another mount in the mount."""
+    within = Mount("tmpfs", "/src/a/b/out")
+    copied = Mount("bind", "/copy", str(place.host), discard=True)
+
+    def during() -> None:
+        subprocess.run(["sh", "-c", "cat src/a/b/file; ls -R src; echo x > src/a/b/out/y; echo z > copy/z"],
+                       cwd=place.root, check=True, capture_output=True)  # fmt: skip
+
+    assert place.changes(_tree(place), within, copied, during=during) == []
+    assert place.warned == []
