@@ -26,12 +26,14 @@ from kpy.oci.digest import Digest
 from kpy.oci.image import Image
 from kpy.oci.manifest import build_index
 from kpy.plan.model import Plan
+from kpy.plan.squash import Squash, squashed_layers
 from kpy.solver.assemble import Format, assemble, too_deep
 from kpy.solver.content import Layers
 from kpy.solver.hashing import ContentHashes
 from kpy.solver.newest import newest_time
 from kpy.solver.rewrite import Rewrite, rewritten
 from kpy.solver.solve import solve
+from kpy.solver.squash import squashed
 from kpy.solver.values import ChainValue, Services
 from kpy.util import fs
 from kpy.util.cancel import Cancel
@@ -60,7 +62,10 @@ def build(options: BuildOptions, environment: Environment, report: Reporter, can
         inputs = replace(inputs, sources=sources)
         form = rewrite(options, epoch, report)
         plan = make_plan(options, sources, inputs.resolve, report)
-        artifact = _solve(plan, form, _services(options, environment, inputs, epoch, place, report, cancel, stack))
+        if options.squash is not None:
+            for target in plan.targets:
+                squashed_layers(plan, target, options.squash)  # an error comes before the build
+        artifact = _solve(plan, form, options.squash, _services(options, environment, inputs, epoch, place, report, cancel, stack))
         results = exports.export(artifact)
     return _finish(options, environment, artifact, results)
 
@@ -98,13 +103,15 @@ def _services(
     )
 
 
-def _solve(plan: Plan, form: Rewrite, services: Services) -> Artifact:
+def _solve(plan: Plan, form: Rewrite, squash: Squash | None, services: Services) -> Artifact:
     """Run the plan and put the images together."""
     values = solve(plan, services)
     images: list[Image] = []
     for target in plan.targets:
         value = values[target.step]
         assert isinstance(value, ChainValue)
+        if squash is not None:
+            target, value = squashed(plan, target, value, squash, services)
         value = rewritten(value, form, services)
         newest = newest_time(target.base.created, value, services)
         image, raw = assemble(target, value, services.layers, newest=newest, epoch=services.epoch, form=Format())

@@ -6,6 +6,7 @@ from typing import BinaryIO, Literal, TypeAlias
 
 from kpy.oci.digest import Digest
 from kpy.oci.platform import Platform
+from kpy.plan.squash import Squash
 
 Isolation: TypeAlias = Literal["auto", "live", "chroot", "userns"]
 Network: TypeAlias = Literal["default", "none", "host"]
@@ -90,6 +91,7 @@ class BuildOptions:
     ssh: tuple[SshSpec, ...] = ()
     allow: tuple[str, ...] = ()
     ulimits: tuple[tuple[str, int, int], ...] = ()
+    squash: Squash | None = None
 
     @property
     def entitlements(self) -> frozenset[str]:

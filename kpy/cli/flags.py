@@ -20,6 +20,7 @@ class Flag:
 
     A `refused` flag is one that other builders have and we do not: an error that names it and says `help`; except
     with one of the `accepted` values, which ask for what we do anyway. `takes` says whether it eats a value.
+    A flag with `alone` takes a value only after `=`, and means this without one.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Flag:
     metavar: str = ""
     takes: bool = False
     accepted: tuple[str, ...] = ()
+    alone: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,8 @@ def _store(flag: Flag, shown: str, value: str | None, words: list[str], values: 
         values[flag.name] = ["true" if boolean("true" if value is None else value, shown) else "false"]
         return
     takes = flag.takes if flag.kind == "refused" else True
+    if value is None and flag.alone:
+        value = flag.alone
     if value is None and takes:
         if not words:
             raise UsageError(f"flag {shown} needs a value")
@@ -135,6 +139,7 @@ def usage(flags: Sequence[Flag]) -> str:
         if flag.kind == "refused":
             continue
         left = f"  {f'-{flag.short}, ' if flag.short else '    '}--{flag.name}"
-        rows.append((left + (f" {flag.metavar}" if flag.metavar else ""), flag.help))
+        value = f"[={flag.metavar}]" if flag.alone else f" {flag.metavar}" if flag.metavar else ""
+        rows.append((left + value, flag.help))
     width = max(len(left) for left, _ in rows) + 2
     return "\n".join(f"{left:<{width}}{text}" for left, text in rows)

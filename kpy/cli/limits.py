@@ -1,10 +1,12 @@
-"""The values of `kpy build`'s flags that say what a RUN may do and have: --ssh, --allow, --ulimit, as buildx reads them."""
+"""The values of `kpy build`'s flags that say what a RUN may do and have: --ssh, --allow, --ulimit, as buildx reads them.
+And --squash."""
 
 import re
 from collections.abc import Sequence
 
 from kpy.app.options import SshSpec
 from kpy.errors import UsageError
+from kpy.plan.squash import LAST_LINE, Squash
 
 _NAMES = ("core", "cpu", "data", "fsize", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio", "rttime",
           "sigpending", "stack")  # fmt: skip
@@ -58,3 +60,20 @@ def ulimits(texts: Sequence[str]) -> tuple[tuple[str, int, int], ...]:
             raise UsageError(f"invalid --ulimit {text!r}: the soft limit is above the hard limit")
         found[name] = (name, soft, hard)
     return tuple(found[name] for name in sorted(found))
+
+
+def squash(text: str) -> Squash | None:
+    """`build` (or `true`, as docker has it), `all`, or lines of the Dockerfile: `3..9`, `3..`, `..9`."""
+    if text in ("", "false"):
+        return None
+    if text in ("build", "true"):
+        return Squash()
+    if text == "all":
+        return Squash(base=True)
+    match = re.fullmatch(r"([1-9][0-9]{0,8})?\.\.([1-9][0-9]{0,8})?", text)
+    if match is None or text == "..":
+        raise UsageError(f"invalid --squash={text}", hint="it is build, all, or lines of the Dockerfile such as 3..9")
+    first, last = int(match[1] or 1), int(match[2] or LAST_LINE)
+    if first > last:
+        raise UsageError(f"invalid --squash={text}: it ends before it begins")
+    return Squash(first, last)

@@ -37,6 +37,7 @@ _OURS = (
     Flag("shm-size", "value", "size of /dev/shm in RUN, such as 64m", "", "SIZE"),
     Flag("ulimit", "list", "a resource limit of RUN, such as nofile=1024:4096", "", "NAME=SOFT[:HARD]"),
     Flag("ssh", "list", "an SSH agent for RUN --mount=type=ssh: default, ID=SOCKET or ID=KEYFILE[,KEYFILE]", "", "SPEC"),
+    Flag("squash", "value", "make one layer of those of the build; all: of the base's too; 3..9, 3.., ..9: of these lines of the Dockerfile", "", "WHAT", alone="build"),
     Flag("allow", "list", "what a RUN may ask for that it may not by default: network.host", "", "ENTITLEMENT"),
 )  # fmt: skip
 
@@ -75,7 +76,6 @@ _REFUSED = (
     _value("security-opt"),
     _value("builder", _NO_DAEMON),
     _value("policy"),
-    _switch("squash", "", "false"),
     _switch("compress", "", "false"),
     _switch("debug", "", "false"),
     _switch("rm", "nothing is kept of a step's container", "true"),
@@ -115,6 +115,7 @@ def read(argv: Sequence[str], terminal: Terminal) -> tuple[BuildOptions, Progres
         ssh=limits.agents(parsed.all("ssh")),
         allow=limits.entitlements(parsed.all("allow")),
         ulimits=limits.ulimits(parsed.all("ulimit")),
+        squash=limits.squash(parsed.one("squash")),
     )
     _check_together(options, terminal)
     return options, progress

@@ -53,7 +53,7 @@ def convert(
             raise dockerfile.stages[-1].start.span.error("the stages depend on each other too deeply") from error
         warnings |= {item.message: item for item in planner.warnings}
     steps = graph.reachable([target.step for target in targets])
-    return Plan(steps, tuple(targets), tuple(warnings.values()))
+    return Plan(steps, tuple(targets), tuple(warnings.values()), dockerfile.source)
 
 
 def stage_number(name: str) -> int | None:

@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from kpy.dockerfile.dockerignore import Ignore
 from kpy.dockerfile.remotes import GitRemote
-from kpy.dockerfile.span import Span
+from kpy.dockerfile.span import Source, Span
 from kpy.oci.config import History, ImageConfig, RuntimeConfig
 from kpy.oci.digest import Digest
 from kpy.oci.image import Image
@@ -190,11 +190,13 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Steps in an order in which inputs come first, and one target for each platform."""
+    """Steps in an order in which inputs come first, and one target for each platform. `source` is the Dockerfile's text,
+    which the triggers of a base image are not from."""
 
     steps: tuple[Step, ...]
     targets: tuple[Target, ...]
     warnings: tuple[Notice, ...] = ()
+    source: Source | None = field(default=None, compare=False, repr=False)
 
 
 ResolveImage: TypeAlias = Callable[[str, Platform], BaseImage]

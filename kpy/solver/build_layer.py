@@ -41,12 +41,17 @@ def _checked(items: Iterable[LayerItem], services: Services) -> Iterator[LayerIt
 
 
 def store_layer(items: Iterable[LayerItem], services: Services) -> Layer:
-    """Write the layer to the store. Nothing is left of it when this raises."""
+    """Write what a step made as a layer to the store. Nothing is left of it when this raises."""
+    return write_layer(_checked(items, services), services)
+
+
+def write_layer(items: Iterable[LayerItem], services: Services) -> Layer:
+    """The same for entries that are in the form of layers already."""
     blobs = services.store.images
     with blobs.writer() as writer, services.store.tree_writer() as index:
         threads = min(_MOST_THREADS, len(os.sched_getaffinity(0)))
         sink = cast(BinaryIO, writer)
-        built = build_layer(_checked(items, services), sink, index.stream, services.compression, threads=threads)
+        built = build_layer(items, sink, index.stream, services.compression, threads=threads)
         layer = Layer(writer.commit(MEDIA_TYPES[services.compression.kind]), built.diff_id)
         index.commit(layer.diff_id)
     services.store.put_layer(layer)

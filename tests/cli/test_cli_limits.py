@@ -4,7 +4,10 @@ import pytest
 
 from kpy.app.options import BuildOptions, SshSpec
 from kpy.cli import limits
+from kpy.cli.flags import parse
+from kpy.cli.options import BUILD_FLAGS
 from kpy.errors import UsageError
+from kpy.plan.squash import Squash
 
 
 def test_agents() -> None:
@@ -62,3 +65,30 @@ def test_limits_are_sorted_and_the_last_wins() -> None:
 def test_limits_that_are_none(text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         limits.ulimits([text])
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ((), None),
+        (("--squash=false",), None),
+        (("--squash",), Squash()),
+        (("--squash=true",), Squash()),
+        (("--squash=build",), Squash()),
+        (("--squash=all",), Squash(base=True)),
+        (("--squash=3..9",), Squash(3, 9)),
+        (("--squash=3..",), Squash(3)),
+        (("--squash=..9",), Squash(1, 9)),
+        (("--squash=all", "--squash=false"), None),
+    ],
+)
+def test_squash(words: tuple[str, ...], expected: Squash | None) -> None:
+    """L10. Without `=` it takes no value: what follows is the context."""
+    assert limits.squash(parse(BUILD_FLAGS, [*words, "."], "build").one("squash")) == expected
+    assert parse(BUILD_FLAGS, [*words, "."], "build").arguments == (".",)
+
+
+@pytest.mark.parametrize("text", ["..", "9..3", "0..3", "3", "3-9", "base", "3...9", "..9999999999"])
+def test_what_cannot_be_squashed(text: str) -> None:
+    with pytest.raises(UsageError, match="invalid --squash="):
+        limits.squash(text)

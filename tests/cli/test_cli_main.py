@@ -70,7 +70,7 @@ def test_help_lists_the_verbs_and_every_verb_has_help(capsys: pytest.CaptureFixt
             "error: unknown flag: --push\nhint: a verb comes first, such as `kpy build .`\n",
         ),
         (["build", "--tga", "x", "."], 2, 'error: unknown flag: --tga\nhint: did you mean "--tag"?\n'),
-        (["build", "--squash", "."], 2, "error: --squash is not supported yet\n"),
+        (["build", "--compress", "."], 2, "error: --compress is not supported yet\n"),
     ],
 )
 def test_mistakes(argv: list[str], code: int, error: str) -> None:

@@ -212,7 +212,7 @@ def test_bad_secrets(terminal: Terminal, tmp_path: Path, text: str, message: str
             for flag in ("--cache-from", "--cache-to", "--provenance", "--sbom", "--attest", "--annotation",
                          "--no-cache-filter", "--cgroup-parent", "--builder")
         ),
-        *(([flag, "."], f"{flag} is not supported yet") for flag in ("--load", "--squash")),
+        *(([flag, "."], f"{flag} is not supported yet") for flag in ("--load", "--compress")),
     ],
 )  # fmt: skip
 def test_refusals_name_what_is_wrong(terminal: Terminal, argv: list[str], message: str) -> None:
