@@ -10,7 +10,7 @@ from kpy.plan.squash import Squash
 
 Isolation: TypeAlias = Literal["auto", "live", "chroot", "userns"]
 Network: TypeAlias = Literal["default", "none", "host"]
-CallName: TypeAlias = Literal["build", "check", "outline", "targets"]
+CallName: TypeAlias = Literal["build", "check", "context", "outline", "targets"]
 
 
 @dataclass(frozen=True, slots=True)

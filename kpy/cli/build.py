@@ -38,6 +38,10 @@ Build: TypeAlias = Callable[[BuildOptions, Environment, Reporter, Cancel], Built
 def run(argv: Sequence[str], terminal: Terminal, build: Build | None = None) -> int:
     """Build. Raises KpyError."""
     options, mode = read(argv, terminal)
+    if options.call.name == "context":
+        from kpy.cli import listing
+
+        return listing.answer(options, mode, terminal)
     if options.call.name != "build":
         from kpy.cli.check import answer
 

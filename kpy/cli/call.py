@@ -9,7 +9,7 @@ from kpy.errors import UsageError
 
 CALL_FLAGS = (
     Flag("check", "switch", "check the Dockerfile, build nothing: --call=check"),
-    Flag("call", "value", "answer a question instead of building: check, outline or targets[,format=json]", "", "NAME"),
+    Flag("call", "value", "answer a question instead of building: check, context (what is in it), outline or targets[,format=json]", "", "NAME"),
 )
 
 
@@ -28,7 +28,7 @@ def _name(text: str) -> CallName:
     match text:
         case "lint":
             return "check"
-        case "build" | "check" | "outline" | "targets":
+        case "build" | "check" | "context" | "outline" | "targets":
             return text
         case _:
             names = ", ".join((*get_args(CallName), "lint"))

@@ -6,7 +6,7 @@ below an excluded directory. Semantics of moby/patternmatcher, as BuildKit's con
 
 import posixpath
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from kpy.dockerfile.forms import SPACE, FormError
@@ -22,18 +22,22 @@ State: TypeAlias = tuple[bool, ...]
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One pattern; `keep` if it had a `!`. `parts` are its path components, for `may_include_below`."""
+    """One pattern; `keep` if it had a `!`. `parts` are its path components, for `may_include_below`; `line` and `text` say
+    where and how it is written, for people."""
 
     pattern: PathPattern
     keep: bool
     parts: tuple[Glob | None, ...] = field(compare=False, repr=False, default=())
+    line: int = field(compare=False, repr=False, default=0)
+    text: str = field(compare=False, repr=False, default="")
 
 
 @dataclass(frozen=True, slots=True)
 class Ignore:
-    """All patterns, in order. The empty one excludes nothing."""
+    """All patterns, in order, and the file that they are from. The empty one excludes nothing."""
 
     rules: tuple[Rule, ...] = ()
+    name: str = field(compare=False, default="")
 
     @staticmethod
     def parse(data: bytes, name: str = ".dockerignore") -> "Ignore":
@@ -42,10 +46,10 @@ class Ignore:
         rules = []
         for number, text in numbered:
             try:
-                rules.append(_rule(text))
+                rules.append(replace(_rule(text), line=number, text=text))
             except FormError as error:
                 raise Span(source, number, number).error(error.message, hint=error.hint) from error
-        return Ignore(tuple(rules))
+        return Ignore(tuple(rules), name)
 
     @staticmethod
     def of(patterns: Iterable[str]) -> "Ignore":
@@ -80,6 +84,18 @@ class Ignore:
             matched, state = self.excluded(head, state)
             position += position >= 0
         return matched
+
+    def decisive(self, path: str) -> Rule | None:
+        """The last pattern that changed whether the path is left out; None if no pattern ever did."""
+        state: State = ()
+        for position in (place for place, char in enumerate(path) if char == "/"):
+            _, state = self.excluded(path[:position], state)
+        decided, matched = None, False
+        _, state = self.excluded(path, state)
+        for rule, match in zip(self.rules, state, strict=True):
+            if match and rule.keep == matched:
+                decided, matched = rule, not rule.keep
+        return decided
 
     def may_include_below(self, directory: str) -> bool:
         """Whether a walk must go into this excluded directory, because a `!` pattern may match below it."""

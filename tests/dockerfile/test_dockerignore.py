@@ -1,6 +1,8 @@
 """Ignore files (G03-G06)."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kpy.dockerfile.dockerignore import Ignore
 from kpy.dockerfile.forms import FormError
@@ -37,6 +39,28 @@ def test_exception_below_an_excluded_directory() -> None:
     assert not Ignore.parse(b"a\nc\n!a/b/keep\n!d*/x").may_include_below("c")
     assert Ignore.parse(b"*\n!d*/x").may_include_below("dir")
     assert not Ignore.parse(b"*").may_include_below("dir")
+
+
+def test_the_decisive_pattern() -> None:
+    """G10: the line to look at when something is in the context, or is not."""
+    ignore = Ignore.parse(b"# all\n*\n!src\n\nsrc/*.o\n!src\n", "x.dockerignore")
+    found = {path: ignore.decisive(path) for path in ("a", "a/b", "src", "src/a.c", "src/a.o", "src/d/e")}
+    assert {path: (rule.line, rule.text) for path, rule in found.items() if rule} == {
+        "a": (2, "*"), "a/b": (2, "*"), "src": (3, "!src"), "src/a.c": (3, "!src"), "src/a.o": (5, "src/*.o"),
+        "src/d/e": (3, "!src"),
+    }  # fmt: skip
+    assert ignore.name == "x.dockerignore"
+    assert Ignore.parse(b"!a\nb").decisive("a") is None
+
+
+@given(
+    st.lists(st.sampled_from(["a", "!a", "a/b", "!a/b", "*", "!*", "**/c", "!**/c", "*/b", "!a/*", "b*"]), max_size=5),
+    st.sampled_from(["a", "b", "c", "a/b", "a/c", "b/b", "a/b/c", "b/a/c"]),
+)
+def test_the_decisive_pattern_is_what_the_answer_follows(patterns: list[str], path: str) -> None:
+    ignore = Ignore.parse("\n".join(patterns).encode())
+    rule = ignore.decisive(path)
+    assert ignore.matches(path) is (rule is not None and not rule.keep)
 
 
 def test_walk_gives_what_matches_gives() -> None:
