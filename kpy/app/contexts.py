@@ -9,6 +9,7 @@ from pathlib import Path
 
 from kpy.app.options import BuildOptions, Environment
 from kpy.buildcontext.directory import DirectoryContext
+from kpy.buildcontext.objects import is_object
 from kpy.dockerfile.dockerignore import Ignore
 from kpy.dockerfile.forms import FormError
 from kpy.dockerfile.remotes import is_git, is_http, parse_git
@@ -67,13 +68,13 @@ def _meaning(name: str, value: str, environment: Environment) -> tuple[str, str]
         except FormError as error:
             raise UsageError(f"--build-context {name}: {error.message}", hint=error.hint) from error
         return "git", value
-    if is_http(value):
+    if is_http(value) or is_object(value):
         return "http", value
     if "://" in value:
         kind = value.partition("://")[0]
         raise UsageError(
             f"--build-context {name}: unsupported context source {kind}",
-            hint="use a directory, docker-image://, oci-layout://, or a git or http(s) URL",
+            hint="use a directory, docker-image://, oci-layout://, a git or http(s) URL, or s3://, gs:// or azblob://",
         )
     what = "is not a directory" if os.path.exists(directory) else "does not exist"
     raise ContextError(f"--build-context {name}: {value} {what}")

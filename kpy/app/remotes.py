@@ -5,6 +5,8 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
+from hashlib import sha256
 from urllib.parse import urlsplit
 
 from kpy.app.options import Environment
@@ -13,6 +15,7 @@ from kpy.buildcontext.directory import DirectoryContext
 from kpy.buildcontext.git import checkout
 from kpy.buildcontext.gitcli import GitSettings
 from kpy.buildcontext.http import Download, HttpSettings, download
+from kpy.buildcontext.objects import Object, is_object, locate, with_sas
 from kpy.dockerfile.remotes import GitRemote, basic_authorization
 from kpy.errors import ContextError
 from kpy.events import Reporter, StepProgress, step
@@ -39,6 +42,7 @@ class Remotes:
         self._report = report
         self._cancel = cancel
         self._stack = stack
+        self._variables = environment.variables
         path = environment.variables.get("PATH", "")
         ca_file = environment.variables.get("SSL_CERT_FILE", "")
         self._git = GitSettings(
@@ -58,7 +62,8 @@ class Remotes:
         """The files of a step (solver.values.Services.fetch)."""
         if isinstance(op, GitOp):
             return FilesValue(DirectoryContext(self._checkout(op.remote, keep_git_dir=op.keep_git_dir)))
-        return FilesValue(self._download(op.url, op.checksum, op.filename, ident))
+        store = locate(op.url, self._variables) if is_object(op.url) else None
+        return FilesValue(self._download(op.url, op.checksum, op.filename, ident, store))
 
     # --- for contexts
 
@@ -68,10 +73,12 @@ class Remotes:
             return self._checkout(remote, keep_git_dir=keep_git_dir)
 
     def file(self, url: str, name: str) -> Download:
-        """The file that a URL gives."""
-        ident = f"context {url}"
+        """The file that a URL gives, or the name of an object. Only here the environment's token of Azure is used for a
+        plain URL: the user wrote it, and no Dockerfile."""
+        ident = f"context {sha256(url.encode('utf-8', 'surrogateescape')).hexdigest()}"  # a URL may hold a secret
         with step(self._report, ident, f"load remote build context {_shown(url)}"):
-            return self._download(url, "", name, ident)
+            store = locate(url, self._variables) if is_object(url) else with_sas(url, self._variables)
+            return self._download(url, "", name, ident, store)
 
     # --- how
 
@@ -83,12 +90,14 @@ class Remotes:
         except OSError as error:
             raise ContextError(f"cannot check out {remote.shown}: {error.strerror or error}") from error
 
-    def _download(self, url: str, checksum: str, name: str, ident: str) -> Download:
+    def _download(self, url: str, checksum: str, name: str, ident: str, store: Object | None) -> Download:
         def progress(done: int, total: int) -> None:
             self._cancel.check()
             self._report(StepProgress(ident, name or "download", done, total))
 
-        return download(url, checksum, name, self._http, progress)
+        if store is None:
+            return download(url, checksum, name, self._http, progress)
+        return download(store.url, checksum, name, replace(self._http, store=store), progress)
 
     def _secret(self, name: str) -> str:
         get = self._secrets.get(name)

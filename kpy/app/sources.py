@@ -12,6 +12,7 @@ from kpy.buildcontext.archive import HEAD, archive_context, looks_like_archive
 from kpy.buildcontext.directory import DirectoryContext
 from kpy.buildcontext.empty import EmptyContext
 from kpy.buildcontext.http import Download
+from kpy.buildcontext.objects import is_object
 from kpy.dockerfile.forms import FormError
 from kpy.dockerfile.model import Dockerfile
 from kpy.dockerfile.parser import parse
@@ -21,7 +22,7 @@ from kpy.layer.entry import Kind
 from kpy.layer.source import FileSource
 from kpy.solver.lookup import parts_of, resolve
 from kpy.solver.values import Context
-from kpy.util import fs
+from kpy.util import fs, http
 from kpy.util.cancel import Cancel
 
 MAX_DOCKERFILE = 16 << 20
@@ -57,7 +58,7 @@ class _Main:
 
 def is_remote(context: str) -> bool:
     """Is it a URL, and no directory?"""
-    return is_git(context) or is_http(context) or context.startswith("github.com/")
+    return is_git(context) or is_http(context) or is_object(context) or context.startswith("github.com/")
 
 
 def read_sources(
@@ -103,11 +104,12 @@ class _Opener:
             return _Main(DirectoryContext(directory), directory, directory)
         if is_git(context) or context.startswith("github.com/"):
             return self._git(context)
-        if is_http(context):
+        if is_http(context) or is_object(context):
             return self._http(context)
         if "://" in context:
             raise UsageError(
-                f"unsupported build context {context!r}", hint="use a directory, -, or a git or http(s) URL"
+                f"unsupported build context {http.redact(context)!r}",
+                hint="use a directory, -, a git or http(s) URL, or s3://, gs:// or azblob://",
             )
         what = "is not a directory" if os.path.exists(directory) else "does not exist"
         raise ContextError(
@@ -153,7 +155,7 @@ class _Opener:
             with found.open_content() as stream:
                 return replace(self._archive(stream, "the downloaded context"), modified=_time(found))
         with found.open_content() as stream:
-            data = _bounded(stream.read(MAX_DOCKERFILE + 1), f"at {context}")
+            data = _bounded(stream.read(MAX_DOCKERFILE + 1), f"at {http.redact(context)}")
         return _Main(found, dockerfile=data, modified=_time(found))
 
     # --- the Dockerfile
@@ -166,12 +168,12 @@ class _Opener:
         if is_http(file):
             found = self._remotes.file(file, "Dockerfile")
             with found.open_content() as stream:
-                return "", "Dockerfile", _bounded(stream.read(MAX_DOCKERFILE + 1), f"at {file}")
+                return "", "Dockerfile", _bounded(stream.read(MAX_DOCKERFILE + 1), f"at {http.redact(file)}")
         if main.dockerfile is not None:
             if not file:
                 return "", "Dockerfile", main.dockerfile
             if not os.path.isabs(file):
-                raise UsageError(f"the context {self._options.context} is a Dockerfile, and --file names another one")
+                raise UsageError(f"the context {http.redact(self._options.context)} is a Dockerfile, and --file names another one")
         if main.directory or os.path.isabs(file):
             path = self._local_path(main.directory)
             return path, self._shown(path), _read(path)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 from urllib.parse import unquote, urlsplit
 
 from kpy import __version__
+from kpy.buildcontext.objects import Object
 from kpy.dockerfile.remotes import UNNAMED, basic_authorization, url_filename
 from kpy.errors import ContentError, ContextError, DigestMismatchError, KpyError
 from kpy.layer.entry import Entry, Kind
@@ -52,7 +53,8 @@ class _Record:
 class HttpSettings:
     """What the machine and the user give. `records` is a directory for validators; contents go to `blobs`.
 
-    `authorization` gives the value of the Authorization header for a URL, or "". `sockets` ends downloads.
+    `authorization` gives the value of the Authorization header for a URL, or "". `store` is the object store that the URL
+    is of, and knows better. `sockets` ends downloads.
     """
 
     blobs: BlobStore
@@ -61,6 +63,7 @@ class HttpSettings:
     ca_file: str = ""
     authorization: Callable[[str], str] = field(default=lambda _url: "", repr=False)
     sockets: Sockets = field(default_factory=Sockets)
+    store: Object | None = None
 
 
 class Download:
@@ -188,7 +191,7 @@ def _fetch(
     except OSError as error:
         raise ContextError(f"cannot read the CA certificates of {settings.ca_file}: {error.strerror or error}") from error
     try:
-        response = _get(adapter, url, header, known, settings.proxies)
+        response = _get(adapter, url, header, known, settings)
         if response.status_code == 304 and known is not None:
             response.close()
             return known
@@ -213,7 +216,7 @@ _WORDS: dict[http.Failure, str] = {
 }  # fmt: skip
 
 
-def _get(adapter: "HTTPAdapter", url: str, header: str, known: _Record | None, proxies: Proxies) -> "Response":
+def _get(adapter: "HTTPAdapter", url: str, header: str, known: _Record | None, settings: HttpSettings) -> "Response":
     import requests
 
     asked = {}
@@ -223,10 +226,14 @@ def _get(adapter: "HTTPAdapter", url: str, header: str, known: _Record | None, p
         asked["If-Modified-Since"] = known.modified
     home = _origin(url)
     for _ in range(_REDIRECTS):
-        secret = {"Authorization": header} if header and _origin(url) == home else {}
+        secret: dict[str, str] = {"Authorization": header} if header and _origin(url) == home else {}
+        sent = url
+        if settings.store is not None and _origin(url) == home:
+            wire = settings.store.wire(url)
+            sent, secret = wire.url, dict(wire.headers)
         headers = http.headers_for({**asked, **secret}, f"kpy/{__version__}")
-        prepared = requests.Request("GET", url, headers=headers).prepare()
-        response = adapter.send(prepared, stream=True, timeout=(15, 120), proxies=proxies.choose(url))
+        prepared = requests.Request("GET", sent, headers=headers).prepare()
+        response = adapter.send(prepared, stream=True, timeout=(15, 120), proxies=settings.proxies.choose(url))
         if response.is_redirect:
             target = response.headers["Location"]
             response.close()
@@ -239,7 +246,8 @@ def _get(adapter: "HTTPAdapter", url: str, header: str, known: _Record | None, p
             response.close()
             raise ContextError(
                 f"failed to download {http.redact(url)}: the server answered with status {response.status_code}",
-                hint=_status_hint(response.status_code, urlsplit(url).hostname or "", sent=bool(secret)),
+                hint=settings.store.hint(response.status_code) if settings.store is not None else
+                _status_hint(response.status_code, urlsplit(url).hostname or "", sent=bool(secret)),
             )
         return response
     raise ContextError(f"failed to download {http.redact(url)}: more than {_REDIRECTS} redirects")

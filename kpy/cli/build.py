@@ -16,7 +16,7 @@ HELP = f"""\
 usage: kpy build [flags] CONTEXT
 
 Build an image from a Dockerfile. CONTEXT is a directory, the URL of a git repository (URL#REF:SUBDIRECTORY), of an
-archive or of a Dockerfile, or - for an archive or a Dockerfile on standard input.
+archive or of a Dockerfile (https:, s3:, gs:, azblob:), or - for an archive or a Dockerfile on standard input.
 The digest of the image goes to standard output, everything else to standard error.
 
 {usage(BUILD_FLAGS)}

@@ -14,6 +14,7 @@ from kpy.dockerfile.dockerignore import Rule
 from kpy.events import Reporter
 from kpy.layer.entry import Entry, Kind
 from kpy.util.cancel import Cancel
+from kpy.util.http import redact
 
 _LARGEST = 10
 _TYPES = {Kind.FILE: "file", Kind.DIR: "directory", Kind.SYMLINK: "symlink", Kind.FIFO: "fifo", Kind.CHAR: "device",
@@ -57,7 +58,7 @@ def answer(options: BuildOptions, mode: ProgressMode, terminal: Terminal, contex
     """Look, and print. Raises KpyError."""
     ask = contexts or _app()
     found = work(mode, terminal, lambda report, cancel: ask(options, terminal.environment(), report, cancel))
-    main = options.context
+    main = redact(options.context) if "://" in options.context else options.context
     if options.call.json:
         document = {"contexts": [_document(item, item.name or main) for item in found]}
         terminal.out(json.dumps(document, indent=2))
