@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 
 from kpy.dockerfile.forms import SPACE, FormError
+from kpy.dockerfile.span import suggest
 from kpy.dockerfile.substitute import PatternError, replace, trim
 
 _SPECIAL_PARAMETERS = frozenset("@*#?-$!0")
@@ -268,12 +269,12 @@ class _Lexer:
         try:
             if kind == "/":
                 return replace(value or "", pattern, word, every=every)
-            return _substitute(name, value, modifier, word)
+            return _substitute(name, value, modifier, word, self.env)
         except PatternError as error:
             raise WordError(f"invalid pattern ({pattern or word}) in substitution: {error}") from error
 
 
-def _substitute(name: str, value: str | None, modifier: str, word: str) -> str:
+def _substitute(name: str, value: str | None, modifier: str, word: str, env: Mapping[str, str]) -> str:
     """`value` modified by what stands in the braces; None is not set. Raises WordError, PatternError."""
     text = value or ""
     has_value = value is not None and not (modifier.startswith(":") and not text)
@@ -285,7 +286,8 @@ def _substitute(name: str, value: str | None, modifier: str, word: str) -> str:
         case "?":
             if not has_value:
                 state = "not set" if value is None else "empty"
-                raise WordError(f"required variable {name} is {state}" + (f": {word}" if word else ""))
+                near = suggest(name, env) if value is None else ""
+                raise WordError(f"required variable {name} is {state}" + (f": {word}" if word else ""), hint=near)
             return text
         case "#" | "%" as kind:
             return trim(text, word.removeprefix(kind), suffix=kind == "%", longest=word.startswith(kind))

@@ -132,6 +132,8 @@ class _Planner:
         if not name:
             unset = re.findall(r"\$\{?(\w+)", start.image)
             hint = f"{', '.join(unset)} has no value: give it a default with ARG before FROM, or use --build-arg" if unset else ""
+            if len(unset) == 1 and unset[0] not in self.globals.declared:
+                hint = suggest(unset[0], self.globals.values) or hint
             raise start.span.error(f"invalid base name: ({start.image}) should not be blank", hint=hint)
         return name
 
@@ -207,7 +209,7 @@ class _Planner:
         )
 
     def _from_image(self, stage: Stage, name: str, platform: Platform) -> StageState:
-        step, config = self.image_step(name, platform, stage.start.span, stage=stage.label)
+        step, config = self._image_or_stage(name, platform, stage.start.span, before=stage.index, stage=stage.label)
         runtime = with_default_path(config.runtime)
         if runtime.workdir and not runtime.workdir.startswith("/"):
             # BuildKit joins a relative one with itself; what runs there must be the same here
@@ -301,10 +303,16 @@ class _Planner:
                 f'cannot copy from stage "{name}", it needs to be defined before current stage "{state.stage.label}"',
                 hint="move the stage up",
             )
+        return self._image_or_stage(name, state.platform, span, before=index)[0]
+
+    def _image_or_stage(
+        self, name: str, platform: Platform, span: Span, *, before: int, stage: str = ""
+    ) -> tuple[str, ImageConfig]:
+        """The image; if there is none, perhaps an earlier stage was meant."""
         try:
-            return self.image_step(name, state.platform, span)[0]
+            return self.image_step(name, platform, span, stage=stage)
         except KpyError as error:
-            known = [item.name for item in self.dockerfile.stages[:index] if item.name]
+            known = [item.name for item in self.dockerfile.stages[:before] if item.name]
             error.hint = suggest(name.lower(), known) or error.hint
             raise
 

@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 
+from kpy.dockerfile.span import suggest
 from kpy.errors import ContextError, SandboxError
 from kpy.plan.model import MountOp, RunOp
 from kpy.sandbox.base import Mount
@@ -100,9 +101,8 @@ def _secret(item: MountOp, services: Services, mounts: list[Mount], variables: l
     get = services.secrets.get(item.id)
     if get is None:
         if item.required:
-            raise SandboxError(
-                f"secret {item.id}: not found", hint=f"give it with --secret id={item.id},src=FILE or ,env=NAME"
-            )
+            give = f"give it with --secret id={item.id},src=FILE or ,env=NAME"
+            raise SandboxError(f"secret {item.id}: not found", hint=suggest(item.id, services.secrets) or give)
         return
     value = get()
     if item.env:
