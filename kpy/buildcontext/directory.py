@@ -104,8 +104,13 @@ class DirectoryContext:
             try:
                 with os.scandir(self._path(directory)) as found:
                     entries = [(paths.join(directory, item.name), item.is_dir(follow_symlinks=False)) for item in found]
-            except OSError:
-                continue
+            except (FileNotFoundError, NotADirectoryError):
+                continue  # it has just gone
+            except OSError as error:  # not to know is not to leave it out: the image would be another one
+                raise ContextError(
+                    f"cannot list {directory} in the build context: {fs.reason(error)}",
+                    hint="make it readable, or take the ! pattern that may match below it out of .dockerignore",
+                ) from error
             if not all(self.excluded(below) for below, _ in entries):
                 return True
             todo += [below for below, is_dir in entries if is_dir]

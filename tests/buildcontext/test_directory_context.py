@@ -246,3 +246,30 @@ def test_no_context() -> None:
     assert top is not None
     with pytest.raises(ContextError, match="no context"), context.reading([]) as opener:
         opener(top)
+
+
+def test_what_cannot_be_listed_is_not_left_out_in_silence(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """G04: below an excluded directory a `!` may let something in. A failed listing once made it look empty, and the image
+    another one."""
+    context = DirectoryContext(str(root), Ignore.parse(b"d\n!d/deep\n"))
+    list_directory = os.scandir
+
+    def failing(path: str):  # type: ignore[no-untyped-def]
+        if path.endswith("/d"):
+            raise OSError(24, "Too many open files", path)
+        return list_directory(path)
+
+    monkeypatch.setattr(os, "scandir", failing)
+    with pytest.raises(ContextError, match="cannot list d in the build context") as caught:
+        context.children("")
+    assert "take the ! pattern" in caught.value.hint
+
+
+def test_an_excluded_directory_that_nobody_may_read_is_no_error_without_exceptions_in_it(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "scandir", lambda path: pytest.fail(f"{path} is listed") if path.endswith("/d") else _scan(path))
+    assert "d" not in DirectoryContext(str(root), Ignore.parse(b"d\n!e/f\n")).children("")
+
+
+_scan = os.scandir
