@@ -506,6 +506,7 @@ def test_the_network_of_the_host_must_be_allowed(project: Project) -> None:
     ("--device=vendor.com/gpu,required", "RUN --device=vendor.com/gpu,required is not supported"),
 ])  # fmt: skip
 def test_rights_that_nobody_has_are_refused_before_anything_runs(project: Project, flag: str, text: str) -> None:
+    """R11, R12"""
     code, said = project.fails(f"RUN echo first\nRUN {flag} true")
     assert code == 8
     assert text in said

@@ -122,6 +122,8 @@ def test_host_is_out_of_reach(user, place):
 
 
 def test_devices(user, place):
+    """R08"""
+
     def body(ids):
         box = Box(place)
         names = "core fd full mqueue null ptmx pts random shm stderr stdin stdout tty urandom zero"

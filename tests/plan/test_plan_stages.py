@@ -76,6 +76,17 @@ def test_mistakes(text: str, line: int, words: str, hint: str) -> None:
     assert caught.value.excerpt
 
 
+def test_f12_contexts_make_no_circle() -> None:
+    """A named context is an image, a directory, a URL: never a stage, not even the one that asks for it."""
+    text = "FROM base AS a\nCOPY --from=b / /\nFROM base AS b\nCOPY --from=a / /\n"
+    with pytest.raises(DockerfileError, match='cannot copy from stage "b", it needs to be defined before'):
+        planned(text, target="a")
+    plan = planned(text, target="b", contexts=(("a", "image", "base"),))
+    assert [step.name for step in plan.steps if "COPY" in step.name] == ["[b 2/2] COPY --from=a / /"]
+    assert planned("FROM a AS a\n", base(a=RuntimeConfig())).targets[0].stage == "a", "FROM of its own name is an image"
+    assert planned("FROM a AS a\n", contexts=(("a", "image", "base"),)).targets[0].stage == "a"
+
+
 def test_an_unknown_stage_is_an_image_that_is_not_there_with_a_suggestion() -> None:
     with pytest.raises(ImageNotFoundError, match="bulider: not found") as caught:
         planned("FROM base AS builder\nRUN x\nFROM base\nCOPY --from=bulider / /")

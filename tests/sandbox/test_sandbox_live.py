@@ -74,6 +74,7 @@ def test_home_is_of_the_user(run: Run) -> None:
 
 
 def test_umask_stdin_directory_session(run: Run, tmp_path: Path) -> None:
+    """R05, R24"""
     run(
         "/bin/sh",
         "-c",
