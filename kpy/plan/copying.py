@@ -14,7 +14,8 @@ from kpy.dockerfile.remotes import (
     parse_git,
     url_filename,
 )
-from kpy.dockerfile.words import expand_heredoc
+from kpy.dockerfile.span import suggest
+from kpy.dockerfile.words import expand, expand_heredoc
 from kpy.errors import ContentError
 from kpy.oci import digest as oci_digest
 from kpy.plan.model import CopyOp, CopySource, GitOp, HttpOp
@@ -98,19 +99,42 @@ def _heredoc(dispatcher: "Dispatcher", doc: ins.Heredoc, item: ins.Copy | ins.Ad
 
 def _copy_sources(dispatcher: "Dispatcher", item: ins.Copy, sources: list[str], inputs: list[str]) -> str:
     span = item.span
-    if "$" in item.from_:
-        raise span.error(
-            "variable expansion is not supported for --from, define a new stage with FROM using ARG from global scope"
-            " as a workaround"
-        )
+    name = _from(dispatcher, item)
     for word in sources:
         if is_http(word) or is_git(word):
             raise span.error(f"source can't be a URL or git repository for COPY: {word}", hint="use ADD")
     if not sources:
         return "context"
-    step, kind = dispatcher.planner.source_step(item.from_, dispatcher.state, span)
+    step, kind = dispatcher.planner.source_step(name, dispatcher.state, span)
     inputs.append(step)
     return kind
+
+
+def _from(dispatcher: "Dispatcher", item: ins.Copy) -> str:
+    """What --from names; variables in it are arguments, global ones and those of the stage (X12). BuildKit has none there.
+
+    ENV is not among them: what an image sets must not say which image is needed.
+    """
+    if "$" not in item.from_:
+        return item.from_
+    planner, scope = dispatcher.planner, dispatcher.state.scope
+    known = dict(planner.globals.values)
+    for argument in scope.args:
+        known.pop(argument.key, None)
+        value = scope.env.get(argument.key, argument.value)
+        if value is not None:
+            known[argument.key] = value
+    try:
+        found = expand(item.from_, known, escape=planner.escape)
+    except FormError as error:
+        raise item.span.error(f"failed to process --from={item.from_}: {error.message}", hint=error.hint) from error
+    if found.unset or not found.text:
+        name = min(found.unset, default="")
+        raise item.span.error(
+            f"invalid --from={item.from_}: " + (f"the argument {name} is not set" if name else "it is empty"),
+            hint=(suggest(name, known) if name else "") or "variables in --from are those of ARG, with a value",
+        )
+    return found.text
 
 
 def _add_sources(dispatcher: "Dispatcher", item: ins.Add, sources: list[str], inputs: list[str]) -> list[CopySource]:

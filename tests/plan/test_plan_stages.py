@@ -64,7 +64,7 @@ def test_f05_numbers_are_earlier_stages() -> None:
         ("FROM --platform=$nothing base", 1, "empty platform value", ""),
         ("FROM --platform=nonsense base", 1, "failed to parse platform nonsense", "os/arch"),
         ("FROM UPPER", 1, "invalid repository name", "lower case"),
-        ("FROM base\nCOPY --from=$x / /", 2, "variable expansion is not supported for --from", ""),
+        ("FROM base\nCOPY --from=$x / /", 2, "the argument x is not set", "those of ARG"),
         ("FROM base\nFROM $nothing\nFROM base", 2, "should not be blank", "nothing has no value"),
     ],
 )
@@ -74,6 +74,46 @@ def test_mistakes(text: str, line: int, words: str, hint: str) -> None:
     assert caught.value.first_line == line
     assert hint in caught.value.hint
     assert caught.value.excerpt
+
+
+@pytest.mark.parametrize(
+    ("lines", "source"),
+    [
+        ("ARG v=one\n{}FROM base\nCOPY --from=$v /a /a", "one"),
+        ("ARG v=one\n{}FROM base\nARG v\nCOPY --from=${{v}} /a /a", "one"),
+        ("ARG v=zero\n{}FROM base\nARG v=one\nCOPY --from=$v /a /a", "one"),
+        ("{}FROM base\nARG v=on\nCOPY --from=${{v}}e /a /a", "one"),
+        ("{}FROM base\nCOPY --from=${{v:-one}} /a /a", "one"),
+        ("{}FROM base\nARG v=0\nCOPY --from=$v /a /a", "one"),
+        ("{}FROM base\nARG v=one\nENV v=two\nCOPY --from=$v /a /a", "two"),
+        ("{}FROM base\nCOPY --from=for-$TARGETARCH /a /a", "for-amd64"),
+    ],
+)
+def test_x12_from_may_name_arguments(lines: str, source: str) -> None:
+    stages = "".join(f"FROM base AS {name}\nRUN {name}\n" for name in ("one", "two", "for-amd64"))
+    assert [run.argv[-1] for run in runs(lines.format(stages))] == [source], "and no other stage is built"
+
+
+@pytest.mark.parametrize(
+    ("lines", "words", "hint"),
+    [
+        ("FROM base\nENV v=base\nCOPY --from=$v /a /a", "the argument v is not set", "those of ARG"),
+        ("FROM base\nARG v\nCOPY --from=$v /a /a", "the argument v is not set", "those of ARG"),
+        ("FROM base\nARG version=base\nCOPY --from=$verison /a /a", "the argument verison is not set", 'did you mean "version"'),
+        ("FROM base\nCOPY --from=${v:-} /a /a", "it is empty", "those of ARG"),
+        ("FROM base\nARG v=base\nCOPY --from=${v:=x} /a /a", "unsupported modifier", ""),
+    ],
+)
+def test_x12_arguments_that_name_nothing(lines: str, words: str, hint: str) -> None:
+    with pytest.raises(DockerfileError, match=words) as caught:
+        planned(lines)
+    assert hint in caught.value.hint
+    assert caught.value.first_line == lines.count("\n") + 1
+
+
+def test_x12_the_command_line_wins() -> None:
+    text = "FROM base AS one\nRUN one\nFROM base AS two\nRUN two\nFROM base\nARG v=one\nCOPY --from=$v /a /a"
+    assert [run.argv[-1] for run in runs(text, build_args={"v": "two"})] == ["two"]
 
 
 def test_f12_contexts_make_no_circle() -> None:
