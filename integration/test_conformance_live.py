@@ -1,6 +1,6 @@
 """The conformance suite in live mode: each case in a new, ordinary container (see conformance-live).
 
-What an ordinary container cannot have is named here, each with its reason. Every other case must pass; one of these
+What an ordinary container cannot have is named here, each with the kernel's reason. Every other case must pass; one of these
 that comes to pass must be taken off the list.
 """
 
@@ -14,10 +14,13 @@ from servers import Docker, Registry
 from test_conformance import SUITE
 
 OUT_OF_REACH = {
-    "base-evil-tar": "lists /, where /kpy is: the builder is in the root that RUN sees",
-    "fs-hardlink-write": "overlayfs breaks hard links of lower layers when one name is written; a plain root keeps them",
-    "run-mount-context-default": "nothing can be mounted read-only without CAP_SYS_ADMIN, and root may write to any file",
-    "run-network-none": "a network namespace needs CAP_SYS_ADMIN",
+    "base-evil-tar": "lists /, where /kpy is: without mounts (CAP_SYS_ADMIN) nothing hides the builder from its own root",
+    "fs-hardlink-write": "overlayfs copies up one name of a file of a lower layer, a plain root has one inode for all; which"
+    " name was written through, no system call tells later. To have them apart before RUN would show another nlink",
+    "run-mount-context-default": "read-only is a mount's (CAP_SYS_ADMIN) or a file system's: root has CAP_DAC_OVERRIDE, and"
+    " Landlock cannot allow / without what is below. A write is dropped with a warning (test_main_job_live.py)",
+    "run-network-none": "lists /sys/class/net, which is the container's: a namespace of its own, and a mount of it, need"
+    " CAP_SYS_ADMIN. That nothing is reached is in test_main_job_live.py",
 }
 
 if SUITE.is_dir() or os.environ.get("CI") == "true":
