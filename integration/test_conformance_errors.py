@@ -65,7 +65,7 @@ if SUITE.is_dir() or os.environ.get("CI") == "true":
         kept = kpy.home / "errors"
         argv = [
             suite / "run", "--builder", "kpy", "--tool", f"kpy={kpy.program}", "--registry", registry.host,
-            "--jobs", "2", "--cases", "error-*", "--keep", kept,
+            "--jobs", "2", "--timeout", "300", "--cases", "error-*", "--keep", kept,
         ]  # fmt: skip
         done = subprocess.run(
             argv, cwd=kpy.home, capture_output=True, text=True, check=False, timeout=900, **kpy.spawn()
