@@ -82,9 +82,9 @@ def lookup_owner(spec: str, passwd: bytes | None, group: bytes | None) -> tuple[
 
 
 def home_of(uid: int, passwd: bytes | None) -> str:
-    """The home directory of the first user with this uid, `/` if there is none (R04)."""
+    """The home directory of the first user with this uid, which may be empty; `/` if there is no such user (R04)."""
     user = _find_user("", uid, passwd)
-    return (user.home if user else "") or "/"
+    return user.home if user else "/"
 
 
 def _number(text: str, spec: str) -> int | None:

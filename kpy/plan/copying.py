@@ -98,11 +98,6 @@ def _heredoc(dispatcher: "Dispatcher", doc: ins.Heredoc, item: ins.Copy | ins.Ad
 
 def _copy_sources(dispatcher: "Dispatcher", item: ins.Copy, sources: list[str], inputs: list[str]) -> str:
     span = item.span
-    if "$" in item.from_:
-        raise span.error(
-            "variable expansion is not supported for --from, define a new stage with FROM using ARG from global scope"
-            " as a workaround"
-        )
     for word in sources:
         if is_http(word) or is_git(word):
             raise span.error(f"source can't be a URL or git repository for COPY: {word}", hint="use ADD")

@@ -211,8 +211,8 @@ def _workdir(step: Step, op: WorkdirOp, parent: ChainValue, services: Services) 
     """Make a directory if it is not there, owned by USER (I12). Always a layer, maybe an empty one (L06)."""
     tree = services.layers.tree(parent.chain)
     passwd, group = names_of(tree)
-    known_root = op.user in ("", "root") and passwd is None  # root needs no file to be 0:0
-    owner = (0, 0) if known_root else lookup_owner(op.user, passwd, group)
+    known_root = op.user == "root" and passwd is None  # root needs no file to be 0:0
+    owner = None if not op.user else (0, 0) if known_root else lookup_owner(op.user, passwd, group)
     target = LayerTarget(tree)
     try:
         target.make_dirs(op.path.strip("/"), 0o755, owner, (services.epoch or 0) * SECOND)
