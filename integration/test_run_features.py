@@ -140,7 +140,7 @@ def test_a_bind_from_a_stage_from_an_image_and_from_a_named_context(project: Pro
         f"""
         RUN mkdir /made && echo stage > /made/file && ln -s made /link
         FROM base
-        RUN --mount=from=0,target=/m test "$(cat /m/made/file)" = stage && test -x /m/bin/busybox
+        RUN --mount=from=BASE,target=/m test "$(cat /m/made/file)" = stage && test -x /m/bin/busybox
         RUN --mount=from=base,source=/link,target=/m test "$(cat /m/file)" = stage
         RUN --mount=type=bind,from={project.base},target=/m test -x /m/bin/busybox && test ! -e /m/made
         RUN --mount=from=other,target=/m test "$(cat /m/named)" = named
@@ -207,7 +207,7 @@ def test_a_cache_starts_from_a_stage_and_again_when_that_changed(project: Projec
     text = """
         RUN mkdir -p /seed/sub && echo VERSION > /seed/sub/file && chown -R 5:6 /seed && chmod 700 /seed/sub
         FROM base
-        RUN --mount=type=cache,target=/c,id=ID,from=0,source=/seed/sub TEST
+        RUN --mount=type=cache,target=/c,id=ID,from=base,source=/seed/sub TEST
     """.replace("ID", ident)
     first = 'test "$(stat -c %a:%u:%g /c)" = 700:5:6 && test "$(cat /c/file)" = one && echo more > /c/more'
     project.build(text.replace("VERSION", "one").replace("TEST", first))

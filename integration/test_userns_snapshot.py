@@ -183,6 +183,22 @@ def test_changes(user, place):
     inside(user, body)
 
 
+def test_an_error_while_changes_are_read_is_what_is_said(user, place):
+    """Such as a name that no layer can have: the reader stops, and what is mounted for it must not be in the way."""
+
+    def body(ids):
+        bench = Bench(place)
+        with pytest.raises(ContentError, match="no such name"), bench.shots.prepare(bench.base, 1) as snapshot:
+            bench.shell(snapshot, "touch /1 /2")
+            reader = bench.shots.changes(snapshot)
+            next(reader)
+            raise ContentError("no such name")
+        reader.close()
+        assert bench.changes("touch /x") == ["f x"]
+
+    inside(user, body)
+
+
 def test_metadata_and_xattrs(user, place):
     capability = bytes.fromhex("0100000200040000000000000000000000000000")
 

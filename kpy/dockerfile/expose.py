@@ -58,9 +58,12 @@ def _check_host(outer: str, length: int, word: str) -> None:
 
 
 def check_signal(text: str) -> str:
-    """The text itself, which the config keeps, if it names a signal: `SIGTERM`, `term`, `9`, `RTMIN+3`."""
-    if re.fullmatch("[0-9]{1,8}", text):
-        if int(text) > 0:
+    """The text itself, which the config keeps, if it names a signal: `SIGTERM`, `term`, `9`, `RTMIN+3`.
+
+    Any number but 0 will do, as in docker; whether the container's kernel has it is seen when it is sent.
+    """
+    if re.fullmatch("[+-]?[0-9]{1,8}", text):
+        if int(text) != 0:
             return text
         raise FormError(f"invalid signal: {text!r}")
     name = text.upper().removeprefix("SIG")

@@ -62,9 +62,11 @@ def lookup_user(spec: str, passwd: bytes | None, group: bytes | None) -> Identit
 
 def lookup_owner(spec: str, passwd: bytes | None, group: bytes | None) -> tuple[int, int]:
     """The uid and gid that `--chown=spec` means (C08): a number without group is the group too, a name without group
-    has its primary group. Raises SandboxError for unknown names."""
-    name, _, group_name = spec.partition(":")
-    name = name or "0"
+    has its primary group. `root` is 0 without being looked up, and so is what is empty: `name:` has the group 0.
+    Raises SandboxError for unknown names."""
+    name, colon, group_name = spec.partition(":")
+    name = "0" if name in ("", "root") else name
+    group_name = "0" if group_name == "root" or (colon and not group_name) else group_name
     uid = _number(name, spec)
     primary = uid or 0
     if uid is None:
@@ -82,9 +84,9 @@ def lookup_owner(spec: str, passwd: bytes | None, group: bytes | None) -> tuple[
 
 
 def home_of(uid: int, passwd: bytes | None) -> str:
-    """The home directory of the first user with this uid, `/` if there is none (R04)."""
+    """The home directory of the first user with this uid, which may be empty; `/` if there is no such user (R04)."""
     user = _find_user("", uid, passwd)
-    return (user.home if user else "") or "/"
+    return user.home if user else "/"
 
 
 def _number(text: str, spec: str) -> int | None:

@@ -30,6 +30,7 @@ from kpy.plan.model import (
 )
 from kpy.plan.names import FILES, NamedContexts
 from kpy.plan.notes import Notes
+from kpy.plan.references import check_number, check_references, stage_number
 from kpy.plan.scope import NON_ENV_ARGS, PROXY_ARGS, Globals, Scope, expand_in, platform_args
 from kpy.plan.state import StageState, absolute, initial_env, with_default_path
 
@@ -56,11 +57,6 @@ def convert(
     return Plan(steps, tuple(targets), tuple(warnings.values()), dockerfile.source)
 
 
-def stage_number(name: str) -> int | None:
-    """The number that a stage is asked for by (F05), None for a name."""
-    return int(name) if re.fullmatch(r"[0-9]{1,9}", name) else None
-
-
 class _Planner:
     """The plan of one target platform."""
 
@@ -79,7 +75,8 @@ class _Planner:
         self.alone = len(dockerfile.stages) == 1
         self.contexts = NamedContexts(options.contexts)
         self.build_args = dict(options.build_args)
-        predefined = platform_args(options.build_platform, platform, options.target)
+        stage_name = options.target or dockerfile.stages[-1].name
+        predefined = platform_args(options.build_platform, platform, stage_name)
         self.globals = Globals.evaluate(dockerfile.global_args, predefined, self.build_args, self.escape)
         self.notes.findings += lint.check_froms(self, predefined, {name.lower() for name, *_ in options.contexts})
         self.states: dict[int, StageState] = {}
@@ -115,16 +112,18 @@ class _Planner:
             if stage.name == name.lower():
                 return stage
         number = stage_number(name)
-        if number is not None and number < len(stages):
+        if number is not None and 0 <= number < len(stages):
             return stages[number]
         known = [stage.name for stage in stages if stage.name]
         listed = f"the stages are: {', '.join(known)}" if known else "no stage of this Dockerfile has a name"
         raise UsageError(f"target stage {name!r} could not be found", hint=suggest(name.lower(), known) or listed)
 
     def _check_global_froms(self) -> None:
-        """BuildKit expands the FROM of every stage, needed or not."""
+        """BuildKit reads the FROM of every stage, needed or not, and all names of stages and images."""
         for stage in self.dockerfile.stages:
             self.base_name(stage.start)
+            self.base_platform(stage.start)
+        check_references(self)
 
     def base_name(self, start: From) -> str:
         """The expanded image name of a FROM."""
@@ -177,23 +176,27 @@ class _Planner:
 
     def _start(self, stage: Stage) -> StageState:
         start = stage.start
-        platform = self.platform
-        if start.platform:
-            text = expand_in(start.platform, self.globals.values, start.span, self.escape)
-            if not text:
-                raise start.span.error(f"empty platform value from expression {start.platform}")
-            try:
-                platform = Platform.parse(text)
-            except UsageError as error:
-                raise start.span.error(f"failed to parse platform {text}: {error.message}", hint=error.hint) from error
+        platform = self.base_platform(start)
         name = self.base_name(start)
         context = self.contexts.find(name, platform)
         if context is not None:
             return self._from_context(stage, name, platform, context)
-        parent = self.find_stage(name, before=stage.index)
+        parent = self.parent_stage(name, before=stage.index)
         if parent is not None:
             return self._from_stage(stage, self.state_of(parent, start.span))
         return self._from_image(stage, name, platform)
+
+    def base_platform(self, start: From) -> Platform:
+        """The platform that a FROM asks for, else that of the target."""
+        if not start.platform:
+            return self.platform
+        text = expand_in(start.platform, self.globals.values, start.span, self.escape)
+        if not text:
+            raise start.span.error(f"empty platform value from expression {start.platform}")
+        try:
+            return Platform.parse(text)
+        except UsageError as error:
+            raise start.span.error(f"failed to parse platform {text}: {error.message}", hint=error.hint) from error
 
     def _from_stage(self, stage: Stage, parent: StageState) -> StageState:
         return StageState(
@@ -243,9 +246,16 @@ class _Planner:
 
     # --- what names mean -----------------------------------------------------
 
-    def find_stage(self, name: str, *, before: int) -> Stage | None:
-        """The last earlier stage of that name, case-insensitive."""
+    def parent_stage(self, name: str, *, before: int) -> Stage | None:
+        """The stage that FROM means: the last earlier one of that name, which FROM has to write in lower case."""
         for stage in reversed(self.dockerfile.stages[:before]):
+            if stage.name and stage.name == name:
+                return stage
+        return None
+
+    def named_stage(self, name: str) -> Stage | None:
+        """The stage that --from means: the last one of that name in the whole file, in any case."""
+        for stage in reversed(self.dockerfile.stages):
             if stage.name and stage.name == name.lower():
                 return stage
         return None
@@ -254,7 +264,8 @@ class _Planner:
         """The step and configuration of an image, of `scratch`, or of a named context that is an image."""
         _, value = self.contexts.find(name, platform) or ("image", name)
         if value == "scratch":
-            empty = ImageConfig(platform=platform)
+            # an empty image is for the target, whatever the FROM asks for
+            empty = ImageConfig(platform=self.platform)
             return self.graph.add(ScratchOp(), name="FROM scratch", stage=stage, span=span), empty
         base = self._resolve(value, platform, span)
         if base.other_platform:
@@ -275,8 +286,11 @@ class _Planner:
             span.blame(error)
             raise
 
-    def source_step(self, name: str, state: StageState, span: Span) -> tuple[str, str]:
-        """The step that --from means, and what kind of source it is: `context` or `image` (C18)."""
+    def source_step(self, name: str, state: StageState, span: Span, *, mount: bool = False) -> tuple[str, str]:
+        """The step that --from means, and what kind of source it is: `context` or `image` (C18).
+
+        For a `mount` there are only names: stages have no numbers there (F05).
+        """
         if not name:
             return self.graph.add(ContextOp(""), name="load build context"), "context"
         context = self.contexts.find(name, state.platform)
@@ -284,25 +298,29 @@ class _Planner:
             return files_step(self.graph, name, *context, span), "context"
         if context is not None:
             return self.image_step(name, state.platform, span)[0], "image"
+        if mount and stage_number(name) is not None:
+            raise span.error(
+                f"from={name} of --mount: no stage of that name is found, and numbers mean nothing here",
+                hint="give the stage a name (FROM … AS NAME) and write from=NAME; only COPY --from takes numbers",
+            )
         return self._stage_or_image(name, state, span), "image"
 
     def _stage_or_image(self, name: str, state: StageState, span: Span) -> str:
         index = state.stage.index
         number = stage_number(name)
         if number is not None:
-            if number >= len(self.dockerfile.stages):
-                raise span.error(f"invalid stage index {name}", hint=f"the stages are 0 to {len(self.dockerfile.stages) - 1}")
+            check_number(number, len(self.dockerfile.stages), span)
             if number > index:
                 raise span.error(f"cannot use stage {name}: it needs to be defined before current stage {state.stage.label!r}")
             return self.state_of(self.dockerfile.stages[number], span).step
-        stage = self.find_stage(name, before=index + 1)
-        if stage is not None:
-            return self.state_of(stage, span).step
-        if any(later.name == name.lower() for later in self.dockerfile.stages[index + 1 :]):
+        stage = self.named_stage(name)
+        if stage is not None and stage.index > index:
             raise span.error(
                 f'cannot copy from stage "{name}", it needs to be defined before current stage "{state.stage.label}"',
                 hint="move the stage up",
             )
+        if stage is not None:
+            return self.state_of(stage, span).step
         return self._image_or_stage(name, state.platform, span, before=index)[0]
 
     def _image_or_stage(

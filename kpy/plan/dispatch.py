@@ -31,7 +31,7 @@ class Planner(Protocol):
     warnings: list[Notice]
     notes: Notes
 
-    def source_step(self, name: str, state: StageState, span: Span, /) -> tuple[str, str]:
+    def source_step(self, name: str, state: StageState, span: Span, /, *, mount: bool = False) -> tuple[str, str]:
         """The step that --from means, and `context` or `image`."""
         ...
 
@@ -193,17 +193,17 @@ class Dispatcher:
     def _workdir(self, item: ins.Workdir) -> None:
         state = self.state
         path = self.expand(item.path, item.span)
-        if not path:
-            raise item.span.error(f"WORKDIR {item.path} is empty after expansion")
         self.planner.notes.findings += lint.check_workdir(item, path, is_first=not state.workdir_set)
         state.workdir_set = True
+        if not path:  # a variable that is not set: the directory stays what it is
+            path = state.runtime.workdir or "/"
         if not path.startswith("/"):
             path = absolute(state.workdir, path)
         state.runtime = replace(state.runtime, workdir=path)  # an absolute one stays as it is written
-        path = absolute("/", path)
-        if path == "/":
+        if path == "/":  # and nothing else: `/.` and `/..` make an empty layer, as in BuildKit
             state.note("WORKDIR /")
             return
+        path = absolute("/", path)
         state.step = self.planner.graph.add(
             WorkdirOp(path, state.runtime.user),
             [state.step],

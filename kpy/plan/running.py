@@ -114,7 +114,7 @@ def _mount(dispatcher: "Dispatcher", mount: ins.Mount, span: Span, inputs: list[
         raise span.error("invalid cache mount: it has a source, but no from", hint="name the stage or image: from=NAME")
     source = -1
     if mount.kind == "bind" or (mount.kind == "cache" and mount.from_):
-        step, _ = dispatcher.planner.source_step(mount.from_ or "", dispatcher.state, span)
+        step, _ = dispatcher.planner.source_step(mount.from_ or "", dispatcher.state, span, mount=True)
         inputs.append(step)
         source = len(inputs) - 1
     octal = int(mount.mode, 8) if mount.mode else {"secret": 0o400, "ssh": 0o600}.get(mount.kind, 0o755)

@@ -18,7 +18,7 @@ NON_ENV_ARGS = ("BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE")
 
 
 def platform_args(build: Platform, target: Platform, stage: str) -> dict[str, str]:
-    """The predefined platform arguments (A09)."""
+    """The predefined platform arguments (A09); `stage` is the name of the target stage, "" if it has none."""
     found: dict[str, str] = {}
     for prefix, platform in (("BUILD", build), ("TARGET", target)):
         found[f"{prefix}PLATFORM"] = str(platform)

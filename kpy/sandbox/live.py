@@ -86,9 +86,10 @@ class LiveSandbox:
 
 def environment(process: Process, root: str) -> tuple[str, ...]:
     """The whole environment of the process: its own, and HOME if that is not in it."""
-    if any(item.startswith("HOME=") for item in process.env):
-        return process.env
-    return (*process.env, f"HOME={home_of(process.identity.uid, _passwd(root))}")
+    env = tuple(item for item in process.env if item != "HOME=")  # an empty one is as good as none (runc)
+    if any(item.startswith("HOME=") for item in env):
+        return env
+    return (*env, f"HOME={home_of(process.identity.uid, _passwd(root))}")
 
 
 def _passwd(root: str) -> bytes | None:

@@ -138,9 +138,10 @@ def _mount(mount: Mount) -> dict[str, Any]:
 
 
 def _with_home(process: Process, root: str) -> list[str]:
-    if any(item.startswith("HOME=") for item in process.env):
-        return list(process.env)
-    return [*process.env, f"HOME={home_of(process.identity.uid, read_in_root(root, '/etc/passwd'))}"]
+    env = [item for item in process.env if item != "HOME="]  # an empty one is as good as none (runc)
+    if any(item.startswith("HOME=") for item in env):
+        return env
+    return [*env, f"HOME={home_of(process.identity.uid, read_in_root(root, '/etc/passwd'))}"]
 
 
 def read_in_root(root: str, path: str, limit: int = _PASSWD_LIMIT) -> bytes | None:

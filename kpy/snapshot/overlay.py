@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kpy.errors import SandboxError, StoreError
 from kpy.layer.entry import LayerItem
@@ -25,11 +25,19 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class _Active:
-    """A prepared snapshot: its workplace, what is below it, and whether its root is still mounted."""
+    """A prepared snapshot: its workplace, what is below it, whether its root is still mounted, and where the lower
+    directories are mounted for the one who reads the changes."""
 
     place: str
     lowers: list[str]
     mounted: bool = True
+    reading: set[str] = field(default_factory=set)
+
+    def read(self, root: str) -> None:
+        """Nobody reads what is mounted there any more."""
+        if root in self.reading:
+            self.reading.remove(root)
+            _unmount(root)
 
 
 class OverlaySnapshotter:
@@ -66,6 +74,8 @@ class OverlaySnapshotter:
             finally:
                 with self._lock:
                     del self._active[place]
+                for path in [*active.reading]:  # an error stopped the reader: the generator may end later
+                    active.read(path)
                 if active.mounted:
                     _unmount(root)
 
@@ -88,11 +98,12 @@ class OverlaySnapshotter:
         """See Snapshotter. No process may still run in it."""
         state = self._state(active)
         root = _read_only(state.lowers, state.place, name="lower")
+        state.reading.add(root)
         try:
             with io_errors("read the changes in", state.place):
                 yield from upper.changes(os.path.join(state.place, "fs"), root)
         finally:
-            _unmount(root)
+            state.read(root)
 
     def commit(self, active: Snapshot, layer: Layer, /) -> None:
         """See Snapshotter. The root is gone after this: what is on disk is part of other chains now."""

@@ -8,7 +8,7 @@ import io
 import os
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import BinaryIO
 
 from kpy.errors import ContentError, ContextError
@@ -16,6 +16,7 @@ from kpy.layer.decompress import decompressor, sniff_archive
 from kpy.layer.entry import Entry, Kind
 from kpy.layer.tarread import Content, read_tar
 from kpy.solver.copy import CAPABILITY, Rules
+from kpy.solver.lookup import resolve
 from kpy.solver.target import LayerTarget, Open, Spooled
 from kpy.util import paths
 from kpy.util.streams import RangeReader
@@ -64,15 +65,16 @@ def is_archive(opener: Open) -> bool:
 def unpack(opener: Open, name: str, dest: str, target: LayerTarget, rules: Rules, spool: Spool) -> None:
     """Put the entries of an archive below `dest`, which is made as a directory.
 
-    Links in the destination are followed inside the root, as for an extraction; `./` itself changes nothing.
+    Links are followed as if the destination were the root: that of `/etc` leads to `etc` below it, and none leads out.
+    `./` itself changes nothing.
     Raises ContentError for a broken archive, ContextError when something is in the way.
     """
     top = dest.strip("/")
     try:
-        target.make_dirs(top, 0o755, rules.owner or (0, 0), rules.now)
+        target.make_dirs(top, 0o755, rules.owner, rules.now)
     except NotADirectoryError as error:
         raise ContextError(f"cannot unpack {name} to /{top}: /{error} is not a directory") from error
-    unpacker = _Unpacker(name, target.resolve(top), target, rules, spool)
+    unpacker = _Unpacker(name, _Below(target, target.resolve(top)), target, rules, spool)
     with ExitStack() as stack:
         raw = stack.enter_context(opener())
         plain = stack.enter_context(decompressor(raw))
@@ -84,15 +86,32 @@ def unpack(opener: Open, name: str, dest: str, target: LayerTarget, rules: Rules
             raise ContentError(f"cannot unpack {name}: {error.message}", hint=error.hint) from error
 
 
+@dataclass(frozen=True, slots=True)
+class _Below:
+    """What is below the canonical directory `top`, as if that were the root."""
+
+    target: LayerTarget
+    top: str
+
+    def lookup(self, path: str, /) -> Entry | None:
+        """The entry at exactly this path."""
+        return self.target.lookup(paths.join(self.top, path) if path else self.top)
+
+    def place(self, path: str) -> str:
+        """The path from the real root, links followed but for the last component."""
+        return paths.join(self.top, resolve(self, path, follow_last=False))
+
+
 @dataclass(slots=True)
 class _Unpacker:
-    """Puts entries of the archive `name` below the canonical directory `top`."""
+    """Puts entries of the archive `name` into the directory `below`. `names` are those of each hard-linked file."""
 
     name: str
-    top: str
+    below: _Below
     target: LayerTarget
     rules: Rules
     spool: Spool
+    names: dict[object, list[str]] = field(default_factory=dict)
     _parent: tuple[str, str] | None = None  # the last one, and where it is: entries of one directory come together
 
     def put(self, entry: Entry, content: Content) -> None:
@@ -120,34 +139,43 @@ class _Unpacker:
 
     def _place(self, entry: Entry) -> str:
         """Where it goes: parents are made, and followed where they are symlinks."""
-        parent, _, last = (f"{self.top}/{entry.path}" if self.top else entry.path).rpartition("/")
+        parent, _, last = entry.path.rpartition("/")
         if self._parent is not None and self._parent[0] == parent:
             return paths.join(self._parent[1], last)
+        place = self.below.place(entry.path)
+        above = place.rpartition("/")[0]
         try:
-            self.target.make_dirs(parent, 0o755, (0, 0), self.rules.now)
+            self.target.make_dirs(above, 0o755, (0, 0), self.rules.now)
         except NotADirectoryError as error:
             raise ContextError(f"cannot unpack {self.name}: /{error} is not a directory") from error
-        above = self.target.resolve(parent)
         self._parent = (parent, above)
-        return paths.join(above, last)
+        return place
 
     def _changed(self, entry: Entry, place: str) -> Entry:
+        # --chmod says nothing about what is in an archive (C22)
         uid, gid = self.rules.owner or (entry.uid, entry.gid)
-        mode = entry.mode
-        if self.rules.mode is not None and entry.kind is not Kind.SYMLINK:
-            mode = self.rules.mode.apply(mode, is_dir=entry.kind is Kind.DIR)
         xattrs = {key: value for key, value in entry.xattrs.items() if key == CAPABILITY}
-        return Entry(place, entry.kind, mode, uid, gid, entry.size, entry.mtime, entry.link, entry.device, xattrs)
+        return Entry(place, entry.kind, entry.mode, uid, gid, entry.size, entry.mtime, entry.link, entry.device, xattrs)
 
     def _link(self, entry: Entry, place: str) -> None:
-        wanted = f"{self.top}/{entry.link}" if self.top else entry.link
-        source = self.target.resolve(wanted, follow_last=False)
+        source = self.below.place(entry.link)
         put = self.target.put_at(source)
         if put is None:
             raise ContentError(f"{entry.path} is a hard link to {entry.link}, which the archive does not have")
         if put.entry.kind is Kind.DIR:
             raise ContentError(f"{entry.path} is a hard link to {entry.link}, which is a directory")
         same = put.same_file or ("archive", self.name, source)
+        # owner, mode and time of the file are what was said last, and of all its names
+        last = self._changed(entry, place)
+        if put.entry.kind is Kind.SYMLINK:
+            last = replace(last, mode=put.entry.mode, mtime=put.entry.mtime)
         self.target.add(put.entry, put.content, same)
         self.target.put(replace(put.entry, path=place), put.content, same)
         self._parent = None
+        names = self.names.setdefault(same, [source])
+        names.append(place)
+        for path in names:
+            now = self.target.put_at(path)
+            if now is not None and now.same_file == same:
+                changed = replace(now.entry, mode=last.mode, uid=last.uid, gid=last.gid, mtime=last.mtime)
+                self.target.add(changed, now.content, same)

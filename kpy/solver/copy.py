@@ -55,14 +55,19 @@ class Copier:
         self.target = target
         self.rules = rules
         self.number = number
+        self._copies = 0
+
+    def begin(self) -> None:
+        """What comes now is another copy: hard links to what was copied before are not kept (C14)."""
+        self._copies += 1
 
     # --- entries -------------------------------------------------------------
 
-    def owner(self, entry: Entry | None) -> tuple[int, int]:
+    def owner(self, entry: Entry) -> tuple[int, int]:
         """The owner in the image."""
         if self.rules.owner is not None:
             return self.rules.owner
-        return (entry.uid, entry.gid) if entry is not None and self.rules.keep_owner else (0, 0)
+        return (entry.uid, entry.gid) if self.rules.keep_owner else (0, 0)
 
     def _implied_mode(self) -> int:
         """The mode of directories that a copy implies: 0755, or an octal --chmod (C11)."""
@@ -89,7 +94,8 @@ class Copier:
             )
         same = self.source.link_id(entry)
         content = Taken(self.number, entry) if entry.kind is Kind.FILE else None
-        self.target.add(self._changed(entry, path), content, (self.number, same) if same is not None else None)
+        name = (self.number, self._copies, same) if same is not None else None
+        self.target.add(self._changed(entry, path), content, name)
 
     # --- copying -------------------------------------------------------------
 
@@ -118,6 +124,7 @@ class Copier:
 
     def copy_path(self, path: str, dest: str) -> None:
         """Copy one path, which is taken literally."""
+        self.begin()
         entry = self.find(path)
         wanted = dest.strip("/")
         parent = wanted if dest.endswith("/") else wanted.rpartition("/")[0]
@@ -130,8 +137,8 @@ class Copier:
                 place = f"{place}/{name}" if place else name
                 if (inside := self.target.lookup(place)) is not None and inside.kind is Kind.DIR:
                     raise ContextError(f"cannot replace the directory /{place} with the file {path}")
-            else:  # a link at the destination is replaced, not written through (C06)
-                place = self.target.resolve(wanted, follow_last=False)
+            else:  # a link at the destination stays, and what it leads to is replaced, or made (C06)
+                self.make_dirs(place.rpartition("/")[0])
             self._put(entry, place)
             return
         if there is not None and there.kind is not Kind.DIR:
@@ -151,7 +158,7 @@ class Copier:
     def make_dirs(self, path: str) -> list[str]:
         """Make a destination directory."""
         try:
-            return self.target.make_dirs(path, self._implied_mode(), self.owner(None), self.rules.now)
+            return self.target.make_dirs(path, self._implied_mode(), self.rules.owner, self.rules.now)
         except NotADirectoryError as error:
             raise ContextError(f"cannot copy to /{path}: /{error} is not a directory") from error
 

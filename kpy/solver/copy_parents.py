@@ -55,6 +55,7 @@ def copy_with_parents(copier: Copier, pattern: str, dest: str) -> int:
     count = 0
     copier.make_dirs(top)
     for base in expand(copier.source, "", before):
+        copier.begin()
         real = resolve(copier.source, base)
         for path in expand(copier.source, real, after):
             count += 1
@@ -73,10 +74,7 @@ def _copy_path(copier: Copier, base: str, path: str, top: str) -> None:
     place, done = copier.target.resolve(top), ""
     for part in path.split("/")[:-1]:
         done = f"{done}/{part}" if done else part
-        try:
-            place = copier.target.enter(place, part)
-        except NotADirectoryError as error:
-            raise ContextError(f"cannot copy {path}: /{error} is not a directory") from error
+        place = paths.join(place, part)  # a link in its place is no directory, and not followed
         entry = source.lookup(f"{base}/{done}" if base else done)
         if entry is None or entry.kind is not Kind.DIR:
             raise ContextError(f"cannot copy {path}: {done} is not a directory")

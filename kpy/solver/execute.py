@@ -113,7 +113,7 @@ def names_of(tree: Tree) -> tuple[bytes | None, bytes | None]:
 def _copy(step: Step, op: CopyOp, inputs: Sequence[Value], services: Services) -> Outcome:
     """COPY and ADD: plan on trees, take the key of the plan, and write the layer if nobody has it."""
     parent = chain_of(inputs[0])
-    named = bool(op.chown) and not all(part.isdigit() for part in op.chown.split(":") if part)
+    named = bool(op.chown) and not all(part.isdigit() or part == "root" for part in op.chown.split(":") if part)
     tree = Tree.empty() if op.link and not named else services.layers.tree(parent.chain)
     owner = None
     if op.chown:
@@ -211,8 +211,7 @@ def _workdir(step: Step, op: WorkdirOp, parent: ChainValue, services: Services) 
     """Make a directory if it is not there, owned by USER (I12). Always a layer, maybe an empty one (L06)."""
     tree = services.layers.tree(parent.chain)
     passwd, group = names_of(tree)
-    known_root = op.user in ("", "root") and passwd is None  # root needs no file to be 0:0
-    owner = (0, 0) if known_root else lookup_owner(op.user, passwd, group)
+    owner = lookup_owner(op.user, passwd, group) if op.user else None
     target = LayerTarget(tree)
     try:
         target.make_dirs(op.path.strip("/"), 0o755, owner, (services.epoch or 0) * SECOND)

@@ -4,6 +4,7 @@ Knows the merged tree below (metadata only) and what was put so far; never touch
 was put waits in a temporary file, so that memory does not grow with the layer.
 """
 
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -119,9 +120,10 @@ class LayerTarget:
         """As `put`, for who knows that no directory is replaced by something else."""
         self._puts.set(entry.path.replace("/", "\0"), Put(entry, content, same_file))
 
-    def make_dirs(self, path: str, mode: int, owner: tuple[int, int], mtime: int) -> list[str]:
+    def make_dirs(self, path: str, mode: int, owner: tuple[int, int] | None, mtime: int) -> list[str]:
         """Make the directory and its missing parents; the canonical paths of those made, top first.
 
+        As mkdir does: below a setgid directory they are setgid too, and of its group unless `owner` says whose they are.
         Raises NotADirectoryError (with the path) when something else is in the way.
         """
         made: list[str] = []
@@ -130,7 +132,10 @@ class LayerTarget:
             here = self.enter(here, part)
             found = self.lookup(here)
             if found is None:
-                self.put(Entry(here, Kind.DIR, mode, *owner, mtime=mtime))
+                above = self.lookup(here.rpartition("/")[0])
+                group = above.gid if above is not None and above.mode & stat.S_ISGID else None
+                bits, whose = (mode, (0, 0)) if group is None else (mode | stat.S_ISGID, (0, group))
+                self.put(Entry(here, Kind.DIR, bits, *(owner or whose), mtime=mtime))
                 made.append(here)
             elif found.kind is not Kind.DIR:
                 raise NotADirectoryError(here)

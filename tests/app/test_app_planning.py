@@ -68,7 +68,7 @@ def test_findings_can_be_errors(tmp_path: Path) -> None:
 
 
 def test_what_was_found_is_said_also_when_planning_fails(tmp_path: Path) -> None:
-    found = warned("FROM base AS X\nWORKDIR $none\n", tmp_path, fails="empty after expansion")
+    found = warned("FROM base AS X\nVOLUME $none\n", tmp_path, fails="can not be an empty string")
     assert [item.message.split(": ")[1] for item in found] == ["StageNameCasing", "UndefinedVar"]
 
 

@@ -133,15 +133,15 @@ def test_json_is_buildxs(run: Callable[..., tuple[int, str]]) -> None:
 
 
 def test_an_error_comes_after_what_was_found(make_terminal: Callable[..., Terminal], tmp_path: Path) -> None:
-    (tmp_path / "Dockerfile").write_text("FROM scratch AS X\nWORKDIR $none\nCMD x\n")
+    (tmp_path / "Dockerfile").write_text("FROM scratch AS X\nVOLUME $none\nCMD x\n")
     for flag in ("--check", "--call=check,format=json"):
         terminal = make_terminal(variables={"KPY_HOME": str(tmp_path / "home")})
-        with pytest.raises(DockerfileError, match=r"WORKDIR \$none is empty"):
+        with pytest.raises(DockerfileError, match="VOLUME specified can not be an empty string"):
             build.run([flag, "."], terminal)
         assert "StageNameCasing" in out(terminal)
         assert "UndefinedVar" in out(terminal)
     assert json.loads(out(terminal))["buildError"] == {
-        "message": "WORKDIR $none is empty after expansion",
+        "message": "VOLUME specified can not be an empty string",
         "location": {"ranges": [{"start": {"line": 2}, "end": {"line": 2}}]},
     }
 

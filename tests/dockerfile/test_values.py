@@ -22,12 +22,12 @@ def test_bad_ports(word: str) -> None:
         parse_ports([word])
 
 
-@pytest.mark.parametrize("text", ["SIGTERM", "term", "9", "SIGRTMIN+3", "rtmax-1", "64"])
+@pytest.mark.parametrize("text", ["SIGTERM", "term", "9", "SIGRTMIN+3", "rtmax-1", "64", "-1", "+9", "100"])
 def test_signals(text: str) -> None:
     assert check_signal(text) == text
 
 
-@pytest.mark.parametrize("text", ["SIGNONSENSE", "0", "-1", "", "SIG", "RTMIN+16", "SIGTREM"])
+@pytest.mark.parametrize("text", ["SIGNONSENSE", "0", "-0", "+", "", "SIG", "RTMIN+16", "SIGTREM"])
 def test_bad_signals(text: str) -> None:
     with pytest.raises(FormError, match="invalid signal"):
         check_signal(text)

@@ -69,10 +69,17 @@ def test_odd_lines_are_passed_over():
 @pytest.mark.parametrize(
     ("spec", "expected"),
     [("1", (1, 1)), ("1:2", (1, 2)), ("1:staff", (1, 50)), ("app", (1000, 1000)), ("other", (1000, 77)),
-     ("daemon:audio", (1, 29)), ("1001", (1001, 1001)), ("0", (0, 0)), (":5", (0, 5))],
+     ("daemon:audio", (1, 29)), ("1001", (1001, 1001)), ("0", (0, 0)), (":5", (0, 5)),
+     ("app:", (1000, 0)), ("5:", (5, 0)), (":staff", (0, 50)), ("app:root", (1000, 0)), ("root:staff", (0, 50))],
 )  # fmt: skip
 def test_lookup_owner(spec, expected):
     assert lookup_owner(spec, PASSWD, GROUP) == expected
+
+
+def test_root_is_an_owner_that_needs_no_file():
+    for passwd, group in ((None, None), (b"root:x:5:6::/:\n", b"root:x:7:\n")):
+        for spec in ("root", "root:root", "0:root", ":root", "root:"):
+            assert lookup_owner(spec, passwd, group) == (0, 0)
 
 
 @pytest.mark.parametrize("files", [(PASSWD, GROUP), (None, None)])
@@ -87,7 +94,7 @@ def test_home():
     assert home_of(1000, PASSWD) == "/home/app"
     assert home_of(7, PASSWD) == "/"
     assert home_of(0, None) == "/"
-    assert home_of(0, b"root:x:0:0") == "/"
+    assert home_of(0, b"root:x:0:0") == "", "as runc: he is found, and has none"
 
 
 @given(st.text(max_size=20), st.binary(max_size=200), st.binary(max_size=200))

@@ -116,7 +116,7 @@ def test_invalid_base_image_platform() -> None:
 
 
 def test_unpinned_base() -> None:
-    text = f"FROM base AS x\nFROM base@{DIGEST}\nFROM X\nFROM scratch\nFROM named\nFROM other:1@{DIGEST}"
+    text = f"FROM base AS x\nFROM base@{DIGEST}\nFROM x\nFROM scratch\nFROM named\nFROM other:1@{DIGEST}"
     images = base(**{"other": RuntimeConfig(), f"base@{DIGEST}": RuntimeConfig(), f"other:1@{DIGEST}": RuntimeConfig()})
     expected = ["1: base may be another image tomorrow: add its @sha256 digest"]
     assert broken("UnpinnedBase", text, images, contexts=(("named", "image", "base"),), target="x") == expected
@@ -259,7 +259,7 @@ def test_several_platforms_find_the_same_once() -> None:
 
 
 def test_what_was_found_before_an_error_is_kept() -> None:
-    dockerfile, notes = parse(b"FROM base\nENV a=$b\nWORKDIR $c\n"), Notes()
+    dockerfile, notes = parse(b"FROM base\nENV a=$b\nVOLUME $c\n"), Notes()
     with pytest.raises(KpyError):
         convert(dockerfile, PlanOptions(), base(), notes)
     names = [item.rule.name for item in select(dockerfile, Checks(), notes.findings)]

@@ -99,9 +99,19 @@ def test_i12_workdir(before: str, line: str, kept: str, made: str | None) -> Non
     assert plan.targets[0].history[-1].empty_layer == (made is None)
 
 
-def test_i12_a_workdir_that_is_empty() -> None:
-    with pytest.raises(DockerfileError, match=r"WORKDIR \$x is empty after expansion"):
-        planned("FROM base\nWORKDIR $x")
+def test_i12_a_workdir_that_is_empty_stays_what_it_was() -> None:
+    """As BuildKit's system.NormalizePath; UndefinedVar warns of it."""
+    assert target("FROM base\nWORKDIR $x").runtime.workdir == "/"
+    plan = planned("FROM base\nWORKDIR /w\nWORKDIR $x")
+    assert plan.targets[0].runtime.workdir == "/w"
+    assert [step.op for step in steps_of(plan, WorkdirOp)] == [WorkdirOp("/w", ""), WorkdirOp("/w", "")]
+
+
+@pytest.mark.parametrize("path", ["/.", "/..", "//", "/x/.."])
+def test_i12_only_the_root_as_such_makes_no_layer(path: str) -> None:
+    plan = planned(f"FROM base\nWORKDIR {path}")
+    assert [step.op for step in steps_of(plan, WorkdirOp)] == [WorkdirOp("/", "")]
+    assert not plan.targets[0].history[-1].empty_layer
 
 
 def test_i12_the_directory_is_of_the_current_user() -> None:

@@ -108,6 +108,7 @@ def test_a09_platform_arguments() -> None:
     assert env("FROM base\nRUN x") == {}, "in a stage they need a declaration"
     assert env("FROM base\nARG TARGETARCH\nRUN x", build_args={"TARGETARCH": "mine"}) == {"TARGETARCH": "mine"}
     assert env("FROM base\nARG TARGETSTAGE\nRUN x") == {"TARGETSTAGE": "default"}
+    assert env("FROM base AS last\nARG TARGETSTAGE\nRUN x") == {"TARGETSTAGE": "last"}, "the target without --target"
 
 
 def test_a10_arguments_for_the_builder_are_not_for_run() -> None:

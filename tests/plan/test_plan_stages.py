@@ -46,6 +46,21 @@ def test_f04_a_stage_inherits_configuration_history_and_author() -> None:
     assert histories(text) == ["MAINTAINER me", 'CMD ["one"]', "RUN /bin/sh -c one # buildkit", "ENV a=b"]
 
 
+def test_f02_scratch_is_for_the_target_whatever_the_from_says() -> None:
+    found = target("FROM --platform=linux/arm64 scratch\nCOPY a /", platforms=(AMD64,))
+    assert found.platform == AMD64
+
+
+def test_f03_from_takes_an_earlier_stage_of_the_name_and_copy_the_last() -> None:
+    text = "FROM base AS a\nRUN one\nFROM a AS b\nRUN two\nFROM base AS a\nRUN three\nFROM base\nCOPY --from=b / /\nCOPY --from=a / /"
+    assert sorted(run.argv[-1] for run in runs(text)) == ["one", "three", "two"]
+
+
+@pytest.mark.parametrize("number", ["+1", "01", "1"])
+def test_f05_numbers_as_go_reads_them(number: str) -> None:
+    assert [run.argv[-1] for run in runs(f"FROM base\nFROM base\nRUN one\nFROM scratch\nCOPY --from={number} / /")] == ["one"]
+
+
 def test_f05_numbers_are_earlier_stages() -> None:
     assert [run.argv[-1] for run in runs("FROM base\nRUN zero\nFROM base\nRUN one\nFROM scratch\nCOPY --from=1 / /")] == ["one"]
 
@@ -58,7 +73,18 @@ def test_f05_numbers_are_earlier_stages() -> None:
         ("FROM base\nCOPY --from=late / /\nFROM base AS late\nFROM base\nCOPY --from=0 / /", 2, 'from stage "late"', "move the stage up"),
         ("FROM base AS a\nCOPY --from=a / /", 2, "circular dependency detected on stage: a", ""),
         ("FROM base\nCOPY --from=0 / /", 2, "circular dependency detected on stage: stage-0", ""),
-        ("FROM base\nRUN --mount=from=0,target=/x y", 2, "circular dependency", ""),
+        ("FROM base AS a\nRUN --mount=from=a,target=/x y", 2, "circular dependency", ""),
+        ("FROM base\nFROM base\nRUN --mount=from=0,target=/x y", 3, "from=0 of --mount: no stage", "FROM … AS NAME"),
+        ("FROM base\nCOPY --from=-1 / /", 2, "invalid stage index -1", "0 to 0"),
+        ("FROM base AS a\nFROM A", 2, "invalid reference 'A'", "write a"),
+        ("FROM base AS a\nFROM base AS b\nCOPY --from=a / /\nFROM base AS a\nFROM b", 3, 'from stage "a", it needs to be defined', "move the stage up"),
+        # in stages that are not needed
+        ("FROM base\nCOPY --from=7 / /\nFROM base", 2, "invalid stage index 7", "0 to 1"),
+        ("FROM base\nCOPY --from=Upper / /\nFROM base", 2, "invalid reference 'Upper'", ""),
+        ("FROM Upper\nFROM base", 1, "invalid reference 'Upper'", ""),
+        ("FROM --platform=x/y/z/q base\nFROM base", 1, "failed to parse platform", ""),
+        ("FROM base AS a\nCOPY --from=a / /\nFROM base", 2, "circular dependency detected on stage: a", ""),
+        ("FROM base AS a\nCOPY --from=b / /\nFROM a AS b\nFROM base", 3, "circular dependency detected on stage: a", ""),
         ("ARG i\nFROM $i", 2, r"\(\$i\) should not be blank", "i has no value"),
         ('FROM ""', 1, "should not be blank", ""),
         ("FROM --platform=$nothing base", 1, "empty platform value", ""),
@@ -119,7 +145,7 @@ def test_x12_the_command_line_wins() -> None:
 def test_f12_contexts_make_no_circle() -> None:
     """A named context is an image, a directory, a URL: never a stage, not even the one that asks for it."""
     text = "FROM base AS a\nCOPY --from=b / /\nFROM base AS b\nCOPY --from=a / /\n"
-    with pytest.raises(DockerfileError, match='cannot copy from stage "b", it needs to be defined before'):
+    with pytest.raises(DockerfileError, match="circular dependency detected on stage: a"):
         planned(text, target="a")
     plan = planned(text, target="b", contexts=(("a", "image", "base"),))
     assert [step.name for step in plan.steps if "COPY" in step.name] == ["[b 2/2] COPY --from=a / /"]

@@ -68,9 +68,10 @@ def test_environment_is_exactly_the_process_s(run: Run, monkeypatch: pytest.Monk
 def test_home_is_of_the_user(run: Run) -> None:
     import pwd
 
+    run("/bin/sh", "-c", "echo $HOME", env=[PATH, "HOME="])
     run("/bin/sh", "-c", "echo $HOME", env=[PATH])
 
-    assert run.output.decode().strip() == pwd.getpwuid(os.getuid()).pw_dir
+    assert run.output.decode().split() == [pwd.getpwuid(os.getuid()).pw_dir] * 2, "an empty HOME is none"
 
 
 def test_umask_stdin_directory_session(run: Run, tmp_path: Path) -> None:

@@ -64,9 +64,10 @@ def test_what_is_no_archive(data: bytes) -> None:
     assert not is_archive(lambda: io.BytesIO(data))
 
 
-def test_owner_mode_and_destination(tmp_path: Path) -> None:
+def test_owner_and_destination(tmp_path: Path) -> None:
+    """--chown is for all, --chmod for nothing: BuildKit's unpacking knows no mode."""
     assert layer(add(SIMPLE, "/a/b/", tmp_path, owner=(1, 2), chmod="700")) == {
-        "a": "d 755 1:2 now", "a/b": "d 755 1:2 now", "a/b/d": "d 700 1:2", "a/b/d/f": "f 700 1:2", "a/b/l": "l d/f 1:2",
+        "a": "d 755 1:2 now", "a/b": "d 755 1:2 now", "a/b/d": "d 750 1:2", "a/b/d/f": "f 640 1:2", "a/b/l": "l d/f 1:2",
     }  # fmt: skip
 
 
@@ -90,17 +91,38 @@ def test_names_stay_below_the_destination(name: str, place: str, tmp_path: Path)
     assert paths(add(tar((name, b"")), "/to", tmp_path)) == [f"to/{place}"]
 
 
-@pytest.mark.parametrize("link", ["../../../../etc", "/etc", "../etc"])
-def test_links_in_an_archive_stay_in_the_root(link: str, tmp_path: Path) -> None:
-    target = add(tar(("l", link), ("l/x", b"")), "/to", tmp_path, onto={"etc": None})
-    assert paths(target) == ["etc/x", "to/l"]
-    after = apply(target.tree, target.items())
-    assert after.resolve("to/l/x") == "etc/x"
+@pytest.mark.parametrize("link", ["../../../../etc", "/etc", "../etc", "etc", "/etc/../../etc/."])
+def test_links_lead_nowhere_but_below_the_destination(link: str, tmp_path: Path) -> None:
+    """It is the root of the extraction, for links of the archive and for those that are there."""
+    assert paths(add(tar(("l", link), ("l/x", b"")), "/to", tmp_path, onto={"etc": None})) == ["to/etc/x", "to/l"]
+    assert paths(add(tar(("l/x", b"")), "/to", tmp_path, onto={"etc": None, "to": None, "to/l": link})) == ["to/etc/x"]
+    assert paths(add(tar(("l/x", b"")), "/", tmp_path, onto={"etc": None, "l": link})) == ["etc/x"]
+
+
+def test_a_link_at_the_destination_itself_is_of_the_image(tmp_path: Path) -> None:
+    assert paths(add(tar(("x", b"")), "/to", tmp_path, onto={"etc": None, "to": "/etc"})) == ["etc/x"]
+
+
+def test_a_directory_replaces_a_link(tmp_path: Path) -> None:
+    assert paths(add(tar(("l", None), ("l/x", b"")), "/to", tmp_path, onto={"to": None, "to/l": "/etc", "to/etc": None})) == ["to/l/x"]
 
 
 def test_hard_links(tmp_path: Path) -> None:
     data = tar(("a", b"12"), special("b", tarfile.LNKTYPE, "a"), special("c", tarfile.LNKTYPE, "./b"))
-    assert layer(add(data, "/t", tmp_path)) == {"t": "d 755 now", "t/a": "f 640 3:4", "t/b": "= t/a", "t/c": "= t/a"}
+    assert layer(add(data, "/t", tmp_path)) == {"t": "d 755 now", "t/a": "f 644", "t/b": "= t/a", "t/c": "= t/a"}
+
+
+def test_the_last_hard_link_says_owner_and_mode_of_the_file(tmp_path: Path) -> None:
+    last = special("b", tarfile.LNKTYPE, "a")
+    last.mode, last.uid, last.gid = 0o4711, 5, 6
+    assert layer(add(tar(("a", b"12"), last), "/t", tmp_path)) == {"t": "d 755 now", "t/a": "f 4711 5:6", "t/b": "= t/a"}
+    assert layer(add(tar(("a", b"12"), last), "/t", tmp_path, owner=(1, 2)))["t/a"] == "f 4711 1:2"
+    assert layer(add(tar(("a", "there"), last), "/t", tmp_path))["t/a"] == "l there 5:6"
+
+
+def test_a_hard_link_through_a_symlink(tmp_path: Path) -> None:
+    data = tar(("q", None), ("q/f", b"1"), ("s", "/q"), special("h", tarfile.LNKTYPE, "s/f"))
+    assert layer(add(data, "/t", tmp_path))["t/q/f"] == "= t/h"
 
 
 def test_a_hard_link_whose_first_name_is_replaced(tmp_path: Path) -> None:

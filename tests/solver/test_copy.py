@@ -5,8 +5,8 @@ import pytest
 from kpy.errors import ContextError
 from kpy.layer.entry import Entry, Kind
 from kpy.layer.tree import Tree
-from tests.fakes import T0, MemoryFiles
-from tests.solver.copying import copy, layer, paths, rules, shown
+from tests.fakes import T0, MemoryFiles, dir_item
+from tests.solver.copying import Copying, apply, copy, layer, paths, rules, shown
 
 F: dict[str, bytes | str | None] = {"a": b"A", "b.txt": b"B", "d/x": b"X", "d/sub/y": b"Y"}
 
@@ -134,11 +134,22 @@ def test_c06_a_dangling_link_in_the_destination_is_made_inside() -> None:
     assert paths(copy(F, "/l/", "a", onto=onto)) == ["out/side/a"]
 
 
-def test_c06_a_link_at_the_destination_is_replaced() -> None:
-    onto: dict[str, bytes | str | None] = {"l": "f", "f": b"keep"}
-    work = copy(F, "/l", "a", onto=onto)
-    assert layer(work) == {"l": "f 644"}
+@pytest.mark.parametrize(
+    ("link", "place"), [("f", "f"), ("/f", "f"), ("../../f", "f"), ("new", "new"), ("/n/e/w", "n/e/w"), ("two", "f"), ("d/x", "e/x")]
+)
+def test_c06_a_link_at_the_destination_stays_and_what_it_leads_to_is_replaced(link: str, place: str) -> None:
+    onto: dict[str, bytes | str | None] = {"l": link, "f": b"old", "two": "f", "d": "e", "e": None}
+    assert paths(copy(F, "/l", "a", onto=onto)) == [place]
+
+
+def test_c06_a_link_in_the_destination_directory_is_replaced() -> None:
     assert paths(copy(F, "/t/", "a", onto={"t/a": "/f", "f": b""})) == ["t/a"]
+    assert paths(copy(F, "/t", "a", onto={"t/a": "/f", "f": b"", "t": None})) == ["t/a"]
+
+
+def test_c06_a_link_that_leads_below_a_file() -> None:
+    with pytest.raises(ContextError, match="/f is not a directory"):
+        copy(F, "/l", "a", onto={"l": "f/x", "f": b""})
 
 
 def test_c06_loops_end() -> None:
@@ -191,6 +202,17 @@ def test_c11_implicit_parents() -> None:
     assert layer(copy(F, "/p/q/f", "a")) == {"p": "d 755 now", "p/q": "d 755 now", "p/q/f": "f 644"}
 
 
+def test_c11_below_a_setgid_directory() -> None:
+    """mkdir gives its group and the bit to what it makes there; --chown says whose it is all the same."""
+    tree = apply(Tree.empty(), [dir_item("g", mode=0o2755, uid=9, gid=50)])
+    for owner, expected in ((None, "d 2755 0:50"), ((1, 2), "d 2755 1:2")):
+        work = Copying(MemoryFiles.of(F), tree, rules(owner=owner))
+        work.copier.copy("d", "/g/new/sub/")
+        found = {item.entry.path: shown(item.entry).removesuffix(" now") for item in work.items()}
+        assert found["g/new"] == found["g/new/sub"] == expected
+        assert found["g/new/sub/sub"] == ("d 755" if owner is None else "d 755 1:2")
+
+
 def test_l02_parents_that_are_there_come_with_their_metadata() -> None:
     assert layer(copy(F, "/p/q/f", "a", onto={"p": None, "p/q": None})) == {"p": "d 700 9:9", "p/q": "d 700 9:9", "p/q/f": "f 644"}
 
@@ -206,6 +228,17 @@ def test_c14_hard_links() -> None:
     assert layer(copy(files, "/t", "d"))["t/b"] == "= t/a"
     assert layer(copy(files, "/t", "d"))["t/c"] == "f 644"
     assert layer(copy(files, "/t/", "e")) == {"t": "d 755 now", "t/e": "f 644"}
+
+
+def test_c14_each_source_is_a_copy_of_its_own() -> None:
+    """Links are kept within one source, and each match of a wildcard is one."""
+    files = MemoryFiles.of({"d/a": b"1", "d/b": b"1", "d/s/c": b"1", "d/s/e": b"1"})
+    files.links = dict.fromkeys(("d/a", "d/b", "d/s/c", "d/s/e"), "i")
+    apart = {"t/a": "f 644", "t/b": "f 644"}
+    assert apart.items() <= layer(copy(files, "/t/", "d/a", "d/b")).items()
+    found = layer(copy(files, "/t/", "d/*"))
+    assert (apart | {"t/c": "f 644", "t/e": "= t/c"}).items() <= found.items()
+    assert layer(copy(files, "/t/", "d", parents=True))["t/d/s/c"] == "= t/d/a"
 
 
 def test_c14_the_first_name_may_be_overwritten() -> None:
@@ -270,8 +303,8 @@ def test_c20_directories_on_the_way_have_their_metadata() -> None:
 
 
 def test_c20_a_file_on_the_way() -> None:
-    with pytest.raises(ContextError, match="cannot copy d/x: /f is not a directory"):
-        copy(F, "/t/", "d/x", parents=True, onto={"t/d": "/f/x", "f": b""})
+    with pytest.raises(ContextError, match="cannot copy the directory d to the non-directory /t/d"):
+        copy(F, "/t/", "d/x", parents=True, onto={"t/d": "/e", "e": None})
     with pytest.raises(ContextError):
         copy(F, "/t/", "d/x", parents=True, onto={"t/d": b"file"})
 
