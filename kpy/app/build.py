@@ -65,7 +65,8 @@ def build(options: BuildOptions, environment: Environment, report: Reporter, can
         if options.squash is not None:
             for target in plan.targets:
                 squashed_layers(plan, target, options.squash)  # an error comes before the build
-        artifact = _solve(plan, form, options.squash, _services(options, environment, inputs, epoch, place, report, cancel, stack))
+        services = _services(options, environment, inputs, epoch, place, report, cancel, stack)
+        artifact = _solve(plan, form, Format(annotations=options.annotations), options.squash, services)
         results = exports.export(artifact)
     return _finish(options, environment, artifact, results)
 
@@ -103,7 +104,7 @@ def _services(
     )
 
 
-def _solve(plan: Plan, form: Rewrite, squash: Squash | None, services: Services) -> Artifact:
+def _solve(plan: Plan, form: Rewrite, manifest_form: Format, squash: Squash | None, services: Services) -> Artifact:
     """Run the plan and put the images together."""
     values = solve(plan, services)
     images: list[Image] = []
@@ -114,7 +115,7 @@ def _solve(plan: Plan, form: Rewrite, squash: Squash | None, services: Services)
             target, value = squashed(plan, target, value, squash, services)
         value = rewritten(value, form, services)
         newest = newest_time(target.base.created, value, services)
-        image, raw = assemble(target, value, services.layers, newest=newest, epoch=services.epoch, form=Format())
+        image, raw = assemble(target, value, services.layers, newest=newest, epoch=services.epoch, form=manifest_form)
         services.store.images.blobs.put_bytes(raw, image.manifest.config.media_type)
         images.append(image)
         if (warning := too_deep(len(value.chain))) is not None:

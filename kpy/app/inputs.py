@@ -48,6 +48,6 @@ def open_inputs(
     ssh = agent_sockets(options.ssh, environment, spool)
     remotes = Remotes(environment, secrets, ssh, store, spool, report, cancel, stack)
     sources = read_sources(options, environment, remotes, spool, cancel, stack)
-    client = stack.enter_context(registry_client(environment, options.insecure_registries, cancel))
-    resolver = Resolver(store, client, report, pull=options.pull)
+    client = stack.enter_context(registry_client(environment, options.insecure_registries, cancel, options.registries))
+    resolver = Resolver(store, client, report, pull=options.pull, settings=options.registries)
     return Inputs(store, spool, secrets, remotes, sources, client, resolver)

@@ -10,13 +10,14 @@ def needed_paths(options: BuildOptions, environment: Environment) -> tuple[str, 
     """The absolute paths, without symlinks, of everything that the options and the environment name: contexts,
     Dockerfile, sources of secrets, keys, logins, certificates, the state, and where results will be written."""
     variables = environment.variables
-    named = [options.context, options.file, options.sign_key, options.iidfile, options.metadata_file]
+    named = [options.context, options.file, options.sign_key, options.iidfile, options.metadata_file, *options.written_later]
     named += [value for _, value in options.build_contexts if "://" not in value]
     named += [secret.src for secret in options.secrets]
     named += [path for agent in options.ssh for path in agent.paths]
     named += [variables.get("SSH_AUTH_SOCK", "")] if options.ssh else []
     named += [output.dest for output in options.outputs]
     named += [variables.get("SSL_CERT_FILE", ""), variables.get("SSL_CERT_DIR", "")]
+    named += [file for _, *files in (*options.registries.certificates, *options.registries.client_certificates) for file in files]
     if options.file and not os.path.isabs(options.file):
         named.append(os.path.join(options.context, options.file))
     named += [f"{file}.dockerignore" for file in (options.file,) if file not in ("", "-")]

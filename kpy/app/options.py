@@ -58,13 +58,30 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
+class RegistrySettings:
+    """How single registries are reached, beyond `BuildOptions.insecure_registries`.
+
+    `unverified`: HOST[:PORT] that may show any certificate. `certificates`: (host, file of CAs to believe as well);
+    `client_certificates`: (host, certificate, key). `mirrors`: (registry, HOST[:PORT][/PATH]) to pull from instead, tried
+    in order, the registry itself last; not at all with `mirrors_only`.
+    """
+
+    unverified: tuple[str, ...] = ()
+    certificates: tuple[tuple[str, str], ...] = ()
+    client_certificates: tuple[tuple[str, str, str], ...] = ()
+    mirrors: tuple[tuple[str, str], ...] = ()
+    mirrors_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class BuildOptions:
     """Everything `kpy build` can be told. Paths are relative to `Environment.directory`.
 
     `context` is a directory, a git or http(s) URL, or `-` for a tar or Dockerfile on standard input. `file` is empty
     for the context's Dockerfile, `-` for standard input, or a URL. A build argument without a value has been looked up already. No
     `platforms`: the machine's. `shm_size` 0: the default. `allow` are entitlements; `ulimits` are (name, soft, hard),
-    -1 for no limit.
+    -1 for no limit. `annotations` are the manifest's. `written_later`: files
+    that the caller will write when the build is done.
     """
 
     context: str
@@ -92,6 +109,9 @@ class BuildOptions:
     allow: tuple[str, ...] = ()
     ulimits: tuple[tuple[str, int, int], ...] = ()
     squash: Squash | None = None
+    annotations: tuple[tuple[str, str], ...] = ()
+    registries: RegistrySettings = RegistrySettings()
+    written_later: tuple[str, ...] = ()
 
     @property
     def entitlements(self) -> frozenset[str]:

@@ -1,9 +1,11 @@
 """Image names to images: the local store first, then the registry, each name once in a build (F14)."""
 
 import threading
+from dataclasses import replace
 
-from kpy.errors import ImageNotFoundError
-from kpy.events import Reporter, step
+from kpy.app.options import RegistrySettings
+from kpy.errors import ImageNotFoundError, RegistryError
+from kpy.events import Reporter, Warned, step
 from kpy.oci import config as configs
 from kpy.oci.content import BlobSource
 from kpy.oci.descriptor import Descriptor
@@ -25,11 +27,14 @@ class Resolver:
     Remembers which repositories hold which blobs, so that a push can mount them (N11).
     """
 
-    def __init__(self, store: Store, client: RegistryClient, report: Reporter, *, pull: bool) -> None:
+    def __init__(
+        self, store: Store, client: RegistryClient, report: Reporter, *, pull: bool, settings: RegistrySettings | None = None
+    ) -> None:
         self._store = store
         self._client = client
         self._report = report
         self._pull = pull
+        self._settings = settings or RegistrySettings()
         self._lock = threading.Lock()
         self._known: dict[tuple[Reference, Platform], BaseImage] = {}
         self._origins: dict[tuple[str, Digest], str] = {}
@@ -51,14 +56,29 @@ class Resolver:
                 return self._base(reference, found, self._store.images)
         with step(self._report, f"resolve {reference} {platform}", f"load metadata for {reference}"):
             try:
-                repository = self._client.repository(reference)
-                found = resolve_image(repository, reference, platform)
+                found, repository = self._fetch(reference, platform)
             except ImageNotFoundError as error:
                 error.hint = error.hint or "is the name right? `kpy images` lists the images of the local store"
                 raise
         for layer in found.manifest.layers:
             self._origins.setdefault((reference.registry, layer.digest), reference.repository)
         return self._base(reference, found, repository)
+
+    def _fetch(self, reference: Reference, platform: Platform) -> tuple[ResolvedImage, BlobSource]:
+        """From the mirrors in order, then from the registry itself (N18)."""
+        mirrors = [mirror for registry, mirror in self._settings.mirrors if registry == reference.registry]
+        places = [_mirrored(reference, mirror) for mirror in mirrors]
+        if not (mirrors and self._settings.mirrors_only):
+            places.append(reference)
+        for number, place in enumerate(places):
+            repository = self._client.repository(place)
+            try:
+                return resolve_image(repository, place, platform), repository
+            except RegistryError as error:
+                if number == len(places) - 1:
+                    raise
+                self._report(Warned(f"{reference.familiar} is not to be had from the mirror {mirrors[number]}: {error.message}"))
+        raise AssertionError("the last place answers or raises")
 
     @staticmethod
     def _base(reference: Reference, found: ResolvedImage, content: BlobSource) -> BaseImage:
@@ -74,3 +94,9 @@ class Resolver:
         """The repositories of the same registry that have the blob."""
         found = self._origins.get((target.registry, blob.digest))
         return (found,) if found else ()
+
+
+def _mirrored(reference: Reference, mirror: str) -> Reference:
+    """The same image at HOST[:PORT][/PATH]."""
+    host, _, path = mirror.partition("/")
+    return replace(reference, registry=host, repository=f"{path}/{reference.repository}" if path else reference.repository)

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from kpy.app.options import Environment
+from kpy.app.options import Environment, RegistrySettings
 from kpy.registry.client import RegistryClient
 from kpy.registry.credentials import Credentials
 from kpy.registry.hosts import Hosts
@@ -55,9 +55,23 @@ def proxies(environment: Environment) -> Proxies:
     return Proxies(http=find("http_proxy"), https=find("https_proxy") or find("all_proxy"), no_proxy=find("no_proxy"))
 
 
-def registry_client(environment: Environment, insecure: tuple[str, ...], cancel: Cancel | None = None) -> RegistryClient:
+def registry_client(
+    environment: Environment, insecure: tuple[str, ...], cancel: Cancel | None = None, settings: RegistrySettings | None = None
+) -> RegistryClient:
     """A client with this user's credentials."""
-    hosts = Hosts(insecure=insecure, proxies=proxies(environment), ca_file=environment.variables.get("SSL_CERT_FILE", ""))
+    settings = settings or RegistrySettings()
+
+    def path(name: str) -> str:
+        return os.path.join(environment.directory, name)
+
+    hosts = Hosts(
+        insecure=insecure,
+        unverified=settings.unverified,
+        certificates=tuple((host, path(file)) for host, file in settings.certificates),
+        client_certificates=tuple((host, path(file), path(key)) for host, file, key in settings.client_certificates),
+        proxies=proxies(environment),
+        ca_file=environment.variables.get("SSL_CERT_FILE", ""),
+    )
     if cancel is None:
         return RegistryClient(hosts, credentials(environment))
 

@@ -187,7 +187,7 @@ def _fetch(
     if any(char in header for char in "\r\n\0"):
         raise ContextError(f"the credentials for {urlsplit(url).hostname} have a line break")
     try:
-        adapter = http.adapter(http.Trust(ca_file=settings.ca_file), pool_size=1, sockets=settings.sockets)
+        adapter = http.adapter(http.Trust(ca_files=(settings.ca_file,) if settings.ca_file else ()), pool_size=1, sockets=settings.sockets)
     except OSError as error:
         raise ContextError(f"cannot read the CA certificates of {settings.ca_file}: {error.strerror or error}") from error
     try:

@@ -46,7 +46,7 @@ def run(argv: Sequence[str], terminal: Terminal, build: Build | None = None) -> 
         from kpy.cli.check import answer
 
         return answer(options, mode, terminal)
-    make = build or _app()
+    make = build or builder()
     built = work(mode, terminal, lambda report, cancel: make(options, terminal.environment(), report, cancel))
     if built.digest is not None:
         to_stdout = any(output.dest == "-" for output in options.outputs)
@@ -54,7 +54,8 @@ def run(argv: Sequence[str], terminal: Terminal, build: Build | None = None) -> 
     return 0
 
 
-def _app() -> Build:
+def builder() -> Build:
+    """The build itself, imported when it is wanted."""
     from kpy.app.build import build
 
     return build

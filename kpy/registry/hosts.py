@@ -4,6 +4,7 @@ Plain HTTP is for this machine's loopback and for hosts given as insecure, nothi
 
 - loopback: HTTP first (what a throw-away registry speaks), unverified HTTPS when that is not answered;
 - insecure: as docker's `insecure-registries`, HTTPS without verification first, then HTTP;
+- unverified: HTTPS without verification only;
 - all others: verified HTTPS only.
 """
 
@@ -37,21 +38,27 @@ class Endpoint:
 class Hosts:
     """What the user says about registries.
 
-    `insecure` holds HOST, HOST:PORT or CIDR; HOST alone means each of its ports. `concurrency` is how many
-    transfers one registry gets at a time (N17): uploads are held to it here, downloads by who opens them.
+    `insecure` holds HOST, HOST:PORT or CIDR; HOST alone means each of its ports. So does `unverified`: HTTPS, whatever
+    certificate is shown. `certificates` are (host, CA file), `client_certificates` (host, certificate, key), for that host
+    alone. `concurrency` is how many transfers one registry gets at a time (N17): uploads are held to it here, downloads
+    by who opens them.
     """
 
     insecure: tuple[str, ...] = ()
+    unverified: tuple[str, ...] = ()
     ca_file: str = ""
-    client_cert: str = ""
-    client_key: str = ""
+    certificates: tuple[tuple[str, str], ...] = ()
+    client_certificates: tuple[tuple[str, str, str], ...] = ()
     proxies: Proxies = field(default_factory=Proxies)
     timeouts: Timeouts = field(default_factory=Timeouts)
     concurrency: int = 4
 
-    def trust(self, *, verify: bool) -> Trust:
-        """The TLS trust for verified and for unverified connections."""
-        return Trust(verify, self.ca_file, self.client_cert, self.client_key)
+    def trust(self, host: str, *, verify: bool) -> Trust:
+        """The TLS trust for verified and for unverified connections to host[:port]."""
+        files = tuple(file for name, file in self.certificates if _means((name,), host))
+        pairs = [(cert, key) for name, cert, key in self.client_certificates if _means((name,), host)]
+        cert, key = pairs[-1] if pairs else ("", "")
+        return Trust(verify, (self.ca_file, *files) if self.ca_file else files, cert, key)
 
     def candidates(self, registry: str) -> tuple[Endpoint, ...]:
         """The ways to try, in order; with a single one there is nothing to probe."""
@@ -62,20 +69,27 @@ class Hosts:
             return (plain, unverified)
         if self.is_insecure(host):
             return (unverified, plain)
+        if _means(self.unverified, host):
+            return (unverified,)
         return (Endpoint(registry, "https", host),)
 
     def is_insecure(self, host: str) -> bool:
         """Did the user say so of this host[:port]?"""
-        name = hostname(host)
-        for item in self.insecure:
-            if item.lower() in (host.lower(), name):
+        return _means(self.insecure, host)
+
+
+def _means(items: tuple[str, ...], host: str) -> bool:
+    """Does one of HOST, HOST:PORT or CIDR mean this host[:port]?"""
+    name = hostname(host)
+    for item in items:
+        if item.lower() in (host.lower(), name):
+            return True
+        try:
+            if ipaddress.ip_address(name) in ipaddress.ip_network(item, strict=False):
                 return True
-            try:
-                if ipaddress.ip_address(name) in ipaddress.ip_network(item, strict=False):
-                    return True
-            except ValueError:
-                continue
-        return False
+        except ValueError:
+            continue
+    return False
 
 
 def hostname(host: str) -> str:

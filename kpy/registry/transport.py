@@ -22,6 +22,7 @@ from kpy.registry.problem import Answer
 from kpy.util import http
 from kpy.util.retry import Retry
 from kpy.util.sockets import Sockets
+from kpy.util.trust import Trust
 
 if TYPE_CHECKING:
     from requests import Response
@@ -78,7 +79,7 @@ class Transport:
         self._jitter = jitter
         self._auth = Authenticator(credentials, self._exchange_plain, clock)
         self._lock = threading.Lock()
-        self._adapters: dict[bool, HTTPAdapter] = {}
+        self._adapters: dict[Trust, HTTPAdapter] = {}
         self._endpoints: dict[str, Endpoint] = {}
         self._probing: dict[str, threading.Lock] = {}
         self._slots: dict[str, threading.BoundedSemaphore] = {}
@@ -305,7 +306,7 @@ class Transport:
         own = http.headers_for(headers, self._user_agent)
         try:
             prepared = requests.Request(method, url, headers=own, data=data).prepare()
-            response = self._adapter(verify=verify).send(
+            response = self._adapter(self.hosts.trust(urlsplit(url).netloc.rpartition("@")[2], verify=verify)).send(
                 prepared,
                 stream=True,
                 timeout=(timeouts.connect, timeouts.read),
@@ -321,18 +322,18 @@ class Transport:
             raise problem.unreachable(*http.classify(error), method=method, url=url) from error
         return response
 
-    def _adapter(self, *, verify: bool) -> "HTTPAdapter":
+    def _adapter(self, trust: Trust) -> "HTTPAdapter":
         with self._lock:
-            found = self._adapters.get(verify)
+            found = self._adapters.get(trust)
             if found is None:
                 try:
-                    found = http.adapter(self.hosts.trust(verify=verify), pool_size=max(8, 2 * self.hosts.concurrency), sockets=self._sockets)
+                    found = http.adapter(trust, pool_size=max(8, 2 * self.hosts.concurrency), sockets=self._sockets)
                 except OSError as error:  # ssl.SSLError is one
                     raise RegistryError(
                         f"cannot use the CA or client certificate: {error.strerror or error}",
                         hint="they must be PEM files",
                     ) from error
-                self._adapters[verify] = found
+                self._adapters[trust] = found
         return found
 
     def _whole(self, response: "Response", limit: int) -> Answer:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """Whom to believe: the system's CAs and those of `ca_file`; anybody when `verify` is false."""
+    """Whom to believe: the system's CAs and those of `ca_files`; anybody when `verify` is false."""
 
     verify: bool = True
-    ca_file: str = ""
+    ca_files: tuple[str, ...] = ()
     client_cert: str = ""
     client_key: str = ""
 
@@ -25,8 +25,8 @@ def ssl_context(trust: Trust) -> ssl.SSLContext:
         import certifi
 
         context.load_verify_locations(certifi.where())
-        if trust.ca_file:
-            context.load_verify_locations(trust.ca_file)
+        for file in trust.ca_files:
+            context.load_verify_locations(file)
     if trust.client_cert:
         context.load_cert_chain(trust.client_cert, trust.client_key or None)
     return context

@@ -7,6 +7,7 @@ from kpy.oci.reference import Reference
 from kpy.registry.hosts import Endpoint, Hosts, is_loopback
 from kpy.util.http import Timeouts, join, redact
 from kpy.util.proxies import Proxies
+from kpy.util.trust import Trust
 from tests.registry.served import add_image
 from tests.registry_server import RegistryServer, Status
 
@@ -140,3 +141,21 @@ def test_urls_of_strangers(target):
         return
     with pytest.raises(ValueError):
         join("https://h/a", target)
+
+
+def test_unverified_is_https_whatever_is_shown(connect, authority):
+    assert schemes(Hosts(unverified=("r.io",)), "r.io:5000") == [("https", False)]
+    assert schemes(Hosts(unverified=("r.io",), insecure=("r.io",)), "r.io") == [("https", False), ("http", False)]
+
+
+def test_a_ca_for_one_host_alone(connect, authority):
+    with RegistryServer(tls=authority.server) as server:
+        assert resolve(connect, server, Verified(certificates=(("127.0.0.1", authority.ca_file),)))
+        with pytest.raises(RegistryError, match="cannot make a secure connection"):
+            resolve(connect, server, Verified(certificates=(("r.io", authority.ca_file),)))
+
+
+def test_a_client_certificate_for_one_host_alone():
+    hosts = Hosts(client_certificates=(("r.io", "c", "k"),), certificates=(("r.io:1", "a"),), ca_file="all")
+    assert hosts.trust("r.io:1", verify=True) == Trust(True, ("all", "a"), "c", "k")
+    assert hosts.trust("s.io:1", verify=True) == Trust(True, ("all",))

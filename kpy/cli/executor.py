@@ -1,0 +1,104 @@
+"""`kpy executor`: kaniko's command line, so that a kaniko Job works with its image name changed.
+
+`main` is the entry point of the builder image's `executor`; exit codes are kpy's.
+"""
+
+import os
+from collections.abc import Sequence
+
+from kpy.app.options import BuildOptions, Environment
+from kpy.cli.build import Build, BuiltImage, builder
+from kpy.cli.flags import usage
+from kpy.cli.kaniko import Request, environment, read
+from kpy.cli.kaniko_flags import NOTES, SHOWN
+from kpy.cli.terminal import Terminal
+from kpy.cli.working import work
+from kpy.errors import ContextError, UsageError
+from kpy.events import Reporter, Warned
+from kpy.oci.digest import Digest
+from kpy.util import fs
+from kpy.util.cancel import Cancel
+
+HELP = f"""\
+usage: kpy executor [flags]
+
+Build and push an image, with the flags of kaniko's executor: a kaniko Job works with its image name changed.
+The digest of the image goes to standard output, everything else to standard error.
+
+{usage(SHOWN)}
+
+Accepted, with a line that says why they have no effect:
+  {", ".join(f"--{name}" for name in NOTES)}
+
+Read from the environment: KANIKO_DIR, KANIKO_NO_PUSH, KANIKO_REGISTRY_MIRROR, KANIKO_REGISTRY_MAP, GIT_TOKEN, GIT_USERNAME,
+GIT_PASSWORD, GIT_PULL_METHOD, and what `kpy build` reads. Logins are found in /kaniko/.docker/config.json, too.
+"""
+_NO_VERB = {
+    "login": "put a config.json into $DOCKER_CONFIG, for example from an image-pull secret",
+    "push": "build and push in one go: leave out --no-push",
+    "bake": "build one target at a time",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The program `executor`. Prints; never raises but SystemExit."""
+    import sys
+
+    from kpy.cli.main import main as kpy
+
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["version"]:
+        return kpy(["--version"])
+    return kpy(["executor", *words])
+
+
+def run(argv: Sequence[str], terminal: Terminal, build: Build | None = None) -> int:
+    """Build. Raises KpyError."""
+    if argv and argv[0] in _NO_VERB:
+        raise UsageError(f"executor {argv[0]} is not supported yet", hint=_NO_VERB[argv[0]])
+    request = read(argv, terminal)
+    make = build or builder()
+    if request.mode != "rawjson":  # those are lines of JSON, all of them
+        for note in request.notes:
+            terminal.err(f"note: {note}")
+    world = environment(request, terminal)
+    try:
+        built = work(request.mode, terminal, lambda report, cancel: _build(request, make, world, report, cancel))
+    finally:
+        if request.tar:
+            world.stdin.close()
+    if built.digest is not None:
+        _write_files(request, built.digest, terminal.directory)
+        terminal.out(str(built.digest))
+    return 0
+
+
+def _build(request: Request, make: Build, world: Environment, report: Reporter, cancel: Cancel) -> BuiltImage:
+    if request.mode == "rawjson":
+        for note in request.notes:
+            report(Warned(note))
+    options: BuildOptions = request.options
+    return make(options, world, report, cancel)
+
+
+def _write_files(request: Request, digest: Digest, directory: str) -> None:
+    """Write them in kaniko's form: the digest without a newline, the names one a line."""
+    names = [f"{name.registry}/{name.repository}" for name in request.names]
+    tagged = [f"{place}:{name.tag}" for place, name in zip(names, request.names, strict=True)]
+    for path, text in (
+        (request.files.digest, str(digest)),
+        (request.files.names, "".join(f"{name}@{digest}\n" for name in names)),
+        (request.files.tagged_names, "".join(f"{name}@{digest}\n" for name in tagged)),
+    ):
+        if path:
+            _write(os.path.join(directory, path), text)
+
+
+def _write(path: str, text: str) -> None:
+    """In place: it may be a device, or a file that is mounted, such as /dev/termination-log."""
+    try:
+        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise ContextError(f"the image is made, but cannot write {path}: {fs.reason(error)}") from error
