@@ -12,6 +12,7 @@ from kpy.errors import InterruptedBuildError, KpyError, UsageError
 # verb: module, what it does. A module has `run(argv, terminal) -> int` and HELP.
 VERBS: Mapping[str, tuple[str, str]] = {
     "build": ("kpy.cli.build", "build an image from a Dockerfile, and push it"),
+    "doctor": ("kpy.cli.doctor", "tell what this place allows a build, and what to change"),
     "executor": ("kpy.cli.executor", "build with kaniko's flags, in a Job that was kaniko's"),
     "explain": ("kpy.cli.explain", "tell about a build check: why it matters, and how to mend what it finds"),
     "import": ("kpy.cli.import_", "make an image from a tar of a root file system"),

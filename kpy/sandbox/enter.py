@@ -222,3 +222,10 @@ def _read(path: str) -> str:
             return file.read(_LIMIT)
     except OSError:
         return ""
+
+
+def rehearse() -> IdMap:
+    """The ids that `enter` would give, found in a fork that enters; this process stays as it is. Raises as `enter` does."""
+    uids, gids = _wanted_maps()
+    _rehearse(uids, gids)
+    return IdMap(tuple(uids), tuple(gids))
