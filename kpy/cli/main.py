@@ -17,6 +17,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "explain": ("kpy.cli.explain", "tell about a build check: why it matters, and how to mend what it finds"),
     "import": ("kpy.cli.import_", "make an image from a tar of a root file system"),
     "images": ("kpy.cli.images", "list the images in the local store"),
+    "kube": ("kpy.cli.kube", "print a Kubernetes Job that builds and pushes an image"),
     "keygen": ("kpy.cli.keygen", "make a pair of keys for signing"),
     "verify": ("kpy.cli.verify", "check the signature of an image in a registry"),
 }
