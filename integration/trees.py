@@ -30,10 +30,11 @@ def layers(name: str) -> list[str]:
     return [layer["digest"] for layer in inspect(name, "--raw")["layers"]]
 
 
-def unpack(name: str, directory: Path) -> Path:
-    """The root file system, by `umoci unpack`. Needs root."""
+def unpack(name: str, directory: Path, *, credentials: str = "") -> Path:
+    """The root file system, by `umoci unpack`. Needs root. `credentials` are user:password."""
     directory.mkdir()
-    run("skopeo", "copy", "--src-tls-verify=false", f"docker://{name}", f"oci:{directory}/layout:it")
+    login = ["--src-creds", credentials] if credentials else []
+    run("skopeo", "copy", "--src-tls-verify=false", *login, f"docker://{name}", f"oci:{directory}/layout:it")
     run("umoci", "unpack", "--image", f"{directory}/layout:it", directory / "bundle")
     return directory / "bundle" / "rootfs"
 

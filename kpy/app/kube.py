@@ -226,8 +226,7 @@ def _volumes(options: JobOptions) -> _Volumes:
 
 
 def _secret(name: str, key: str, path: str) -> dict[str, Any]:
-    # optional: the default, but podman 4.3 wants to be told
-    return {"secret": {"secretName": name, "items": [{"key": key, "path": path}], "optional": False}}
+    return {"secret": {"secretName": name, "items": [{"key": key, "path": path}]}}
 
 
 def secret_directory(number: int) -> str:

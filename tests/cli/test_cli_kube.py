@@ -109,7 +109,7 @@ def test_secrets_come_from_secrets(terminal: Terminal) -> None:
     assert "--secret=id=token,src=/kpy/secrets/0/value" in arguments
     assert "--sign-key=/kpy/secrets/1/value" in arguments
     volumes = {volume["name"]: volume for volume in pod_of(manifest)["volumes"]}
-    assert volumes["secret-0"]["secret"] == {"secretName": "ci", "items": [{"key": "npm", "path": "value"}], "optional": False}
+    assert volumes["secret-0"]["secret"] == {"secretName": "ci", "items": [{"key": "npm", "path": "value"}]}
     assert volumes["login"]["secret"]["items"] == [{"key": ".dockerconfigjson", "path": "config.json"}]
     mounts = {mount["name"]: mount for mount in container_of(manifest)["volumeMounts"]}
     assert (mounts["login"]["mountPath"], mounts["login"]["readOnly"]) == ("/kpy/.docker", True)
