@@ -162,6 +162,22 @@ def test_proc_dev_network_files_and_nothing_of_them_in_layers(drive: Drive, busy
     assert runs[0]["changes"] == ["d etc 755 0:0", "f etc/made 644 0:0"]
 
 
+def test_what_the_container_lends_is_as_it_was_for_the_next_run(drive: Drive, busybox: str) -> None:  # R06, R08
+    change = "echo 10.9.9.9 mine >> /etc/hosts; echo x > /etc/hostname; : > /etc/resolv.conf; mkdir /dev/shm/d; echo x > /dev/shm/d/f"
+    look = "! grep mine /etc/hosts && grep -q localhost /etc/hosts && test -s /etc/hostname && test -z \"$(ls /dev/shm)\""
+
+    (runs,) = drive([{"layers": [busybox], "runs": [_sh(change), _sh(look)]}])["stages"]
+
+    assert [run["status"] for run in runs] == [0, 0], runs
+    assert [run["changes"] for run in runs] == [[], []]
+
+
+def test_a_hostname_or_a_shm_of_one_s_own_is_refused(drive: Drive, busybox: str) -> None:
+    for wanted, said in (({"hostname": "mine"}, "BUILDKIT_SANDBOX_HOSTNAME"), ({"shm_size": 1 << 40}, "--shm-size")):
+        ((run,),) = drive([{"layers": [busybox], "runs": [_sh("true", **wanted)]}])["stages"]
+        assert run["error"].startswith(f"SandboxError: {said}")
+
+
 def test_nothing_outlives_a_run(drive: Drive, busybox: str) -> None:
     start = "setsid sh -c 'trap \"\" TERM; while true; do sleep 1; done' & (sleep 300 &) ; echo started"
 

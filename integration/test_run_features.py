@@ -386,6 +386,77 @@ def _holders(wanted: str, secret: str) -> list[str]:
     return holders if running else []
 
 
+# --- what every RUN finds (R04-R08, R21, R24)
+
+
+def test_names_and_addresses(project: Project) -> None:
+    """R06: hosts, resolver and hostname are the RUN's own, and in no layer."""
+    layers = project.layers(
+        """
+        RUN grep -q "^10.1.2.3[[:space:]]db$" /etc/hosts && grep -q "::7[[:space:]]six" /etc/hosts && \
+            grep -q "localhost here" /etc/hosts && test "$(hostname)" = here && grep -q nameserver /etc/resolv.conf
+        RUN echo 10.0.0.9 mine >> /etc/hosts; echo x >> /etc/resolv.conf; hostname other; touch /made
+        RUN ! grep mine /etc/hosts && ! grep -qx x /etc/resolv.conf && test "$(hostname)" = here
+        """,
+        "--add-host=db:10.1.2.3", "--add-host", "six=::7", "--build-arg", "BUILDKIT_SANDBOX_HOSTNAME=here", "--no-cache",
+    )  # fmt: skip
+    assert not {"etc/hosts", "etc/resolv.conf", "etc/hostname"} & {name for layer in layers for name in layer}
+    assert "made" in layers[-2]
+
+
+def test_shared_memory_is_each_run_s_own(project: Project) -> None:  # R08
+    project.build(
+        """
+        RUN test "$(stat -c %a /dev/shm)" = 1777 && dd if=/dev/zero of=/dev/shm/x bs=1M count=8 2> /dev/null
+        RUN test -z "$(ls -A /dev/shm)" && ! dd if=/dev/zero of=/dev/shm/x bs=1M count=65 2> /dev/null
+        """
+    )
+
+
+def test_home_umask_standard_input_and_signals(project: Project) -> None:  # R04, R05, R24
+    """Whatever the builder's are: this one has another umask and home, and ignores signals."""
+    project.write(
+        """
+        RUN echo "app:x:7:7::/home/app:/bin/sh" >> /etc/passwd
+        RUN test "$HOME" = /root && test "$(umask)" = 0022 && touch /file && test "$(stat -c %a /file)" = 644
+        RUN test "$(readlink /proc/self/fd/0)" = /dev/null && test -z "$(cat)"
+        RUN grep -q "SigIgn:[[:space:]]*0*$" /proc/self/status && grep -q "SigBlk:[[:space:]]*0*$" /proc/self/status
+        RUN sh -c 'kill -HUP $$'; test $? = 129
+        USER app
+        RUN test "$HOME" = /home/app && test "$(id -u)" = 7
+        USER 4711
+        RUN test "$HOME" = /
+        ENV HOME=/elsewhere
+        RUN test "$HOME" = /elsewhere
+        """
+    )
+    spawn = {**project.kpy.spawn(), "umask": 0o077}
+    command = [project.kpy.program, *project.arguments("--no-cache", "-o", "type=cacheonly")]
+    done = subprocess.run(["nohup", *command], input=b"not for a RUN", capture_output=True, check=False, **spawn)
+    assert done.returncode == 0, done.stderr.decode(errors="replace")
+
+
+def test_output_is_shown_as_it_comes_in_order_and_byte_for_byte(project: Project) -> None:
+    project.write(
+        "RUN printf 'first\\n'; printf 'second \\377\\000\\303' >&2; printf '\\244\\n'; sleep 3; echo third >&2; echo fourth\n"
+    )
+    build = subprocess.Popen(
+        [project.kpy.program, *project.arguments("--no-cache", "-o", "type=cacheonly")],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, **project.kpy.spawn(),
+    )  # fmt: skip
+    assert build.stderr is not None
+    said, came = [], {}
+    for line in build.stderr:
+        text = line.rstrip(b"\n").split(b" ", 2)[-1]
+        if text in (b"first", b"third", b"fourth") or text.startswith(b"second"):
+            said.append(text)
+            came[text.split(b" ")[0]] = time.monotonic()
+    assert build.wait(60) == 0
+    build.stderr.close()
+    assert said == [b"first", b"second \xff\x00\xc3\xa4", b"third", b"fourth"]
+    assert came[b"third"] - came[b"second"] > 2
+
+
 # --- ssh (R18)
 
 AGENT = """

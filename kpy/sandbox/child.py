@@ -181,8 +181,8 @@ def _parent_of(pid: str) -> int:
 def _become(spec: "dict[str, Any]", control: Control) -> None:
     """In the last fork: take the identity and become the command."""
     try:
-        for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_DFL)
+        for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+            signal.signal(number, signal.SIG_DFL)  # Python ignores some, and so may who started kpy (nohup, cron)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         os.setsid()
         _take_identity(spec)

@@ -10,6 +10,7 @@ from kpy.errors import SandboxError
 from kpy.sandbox.base import Mount, Process
 from kpy.sandbox.emulate import Shelf, mounted
 from kpy.sandbox.live import check_limits, check_network, environment, hosts_lines
+from kpy.sandbox.own import check_lent
 from kpy.sandbox.spawn import Job, run
 from kpy.util.cancel import Cancel
 from kpy.util.erase import empty, remove
@@ -36,6 +37,7 @@ class ChrootSandbox:
         """See Sandbox."""
         check_network(process)
         check_limits(process)
+        check_lent(process, shm="")  # its own is a directory on disk
         for mount in mounts:
             target = os.path.normpath(mount.target)
             if target.startswith(tuple(path + "/" for path in _CLOSED)) or target in {*_CLOSED, "/dev"}:

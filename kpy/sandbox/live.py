@@ -20,6 +20,7 @@ from kpy.linux import capabilities
 from kpy.linux.users import home_of
 from kpy.sandbox.base import Mount, Process
 from kpy.sandbox.emulate import Shelf, mounted, resolve
+from kpy.sandbox.own import check_lent, lent
 from kpy.sandbox.rlimits import too_high
 from kpy.sandbox.spawn import Job, network_isolation, run
 from kpy.util.cancel import Cancel
@@ -47,6 +48,7 @@ class LiveSandbox:
         """See Sandbox."""
         check_network(process)
         check_limits(process)
+        check_lent(process)
         if ours := self._builders(process.cwd):
             raise SandboxError(
                 f"WORKDIR {process.cwd}: {ours} is the builder's here, nothing in it becomes part of the image",
@@ -80,7 +82,7 @@ class LiveSandbox:
         if root != "/":
             raise SandboxError(f"a live sandbox runs in / and not in {root}")
         self.check(process, mounts)
-        with mounted(mounts, self._shelf, log), _extra_hosts(process.hosts):
+        with lent(), mounted(mounts, self._shelf, log), _extra_hosts(process.hosts):
             return run(Job(process, "/", environment(process, "/")), log, cancel)
 
 

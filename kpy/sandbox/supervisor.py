@@ -68,9 +68,8 @@ def main(spec_fd: int, outcome_fd: int) -> None:
 def _become(libc: ctypes.CDLL, spec: dict[str, Any], report: int) -> NoReturn:
     """In the child: take the identity and the root, and exec. Never returns."""
     try:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        for number in (signal.SIGPIPE, signal.SIGXFSZ):
-            signal.signal(number, signal.SIG_DFL)
+        for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+            signal.signal(number, signal.SIG_DFL)  # Python ignores some, and so may who started kpy (nohup, cron)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         os.setsid()
         os.umask(0o022)

@@ -1,6 +1,7 @@
 """live.py, spawn.py, supervisor.py: processes in `/`, without rights (R02-R05, R21, R23, R24)."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -276,3 +277,19 @@ def test_harden_refuses_an_interpreter_that_would_be_removed(protected: list[str
 
     assert (done.returncode != 0) is refused, done.stderr
     assert ("would be removed with the root" in done.stderr) is refused
+
+
+def test_signals_are_as_a_new_process_has_them(run: Run) -> None:
+    """Also when whoever started kpy ignores some, as nohup and cron do."""
+    old = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGHUP, signal.SIGINT, signal.SIGUSR1)}
+    try:
+        assert run("sh", "-c", "grep Sig[IB] /proc/self/status; kill -HUP $$; sleep 5") == 129
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+    assert run.output.split() == [b"SigBlk:", b"0" * 16, b"SigIgn:", b"0" * 16]
+
+
+def test_output_is_bytes(run: Run) -> None:
+    assert run("sh", "-c", "printf 'a\\000\\377\\033[1m\\r'; printf 'b\\303' >&2; printf '\\244c'") == 0
+    assert run.output == b"a\x00\xff\x1b[1m\rb\xc3\xa4c"
