@@ -161,6 +161,8 @@ def _outputs(parsed: Parsed, variables: Mapping[str, str], names: Sequence[Refer
     attrs = _layer_settings(parsed)
     if form == "docker" and attrs.get("compression") == "zstd":
         raise UsageError("--image-format=docker has no zstd", hint="use --compression=gzip, or --image-format=oci")
+    if form == "docker" and parsed.all("annotation"):
+        raise UsageError("--image-format=docker has no place for --annotation", hint="use --image-format=oci, or --label")
     layout, tar = parsed.one("oci-layout-path"), _spelt(parsed, "tar-path", "tarPath")
     if form == "docker" and layout:
         raise UsageError("--oci-layout-path holds an OCI image, and --image-format=docker asks for another")

@@ -103,10 +103,10 @@ def _repository(rest: str, sub_path: str, git: Git, variables: Mapping[str, str]
     if git.branch:
         ref = git.branch
     query = {"keep-git-dir": "true", "submodules": "true" if git.submodules else "false"}
-    if ref:
+    if commit:  # kaniko checks it out, wherever the reference is by then
+        query |= {"ref": commit, "checksum": commit}
+    elif ref:
         query["ref"] = ref
-    if commit:
-        query["checksum"] = commit
     if sub_path:
         query["subdir"] = sub_path
     method = variables.get("GIT_PULL_METHOD", "")
