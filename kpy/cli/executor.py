@@ -4,7 +4,7 @@
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from kpy.app.options import BuildOptions, Environment
 from kpy.cli.build import Build, BuiltImage, builder
@@ -62,13 +62,15 @@ def run(argv: Sequence[str], terminal: Terminal, build: Build | None = None) -> 
         for note in request.notes:
             terminal.err(f"note: {note}")
     world = environment(request, terminal)
+    # A live root becomes that of the image: a link in it must not lead us to other files than those that were meant.
+    places = {path: os.path.realpath(os.path.join(terminal.directory, path)) for path in request.options.written_later}
     try:
         built = work(request.mode, terminal, lambda report, cancel: _build(request, make, world, report, cancel))
     finally:
         if request.tar:
             world.stdin.close()
     if built.digest is not None:
-        _write_files(request, built.digest, terminal.directory)
+        _write_files(request, built.digest, places)
         terminal.out(str(built.digest))
     return 0
 
@@ -81,7 +83,7 @@ def _build(request: Request, make: Build, world: Environment, report: Reporter, 
     return make(options, world, report, cancel)
 
 
-def _write_files(request: Request, digest: Digest, directory: str) -> None:
+def _write_files(request: Request, digest: Digest, places: Mapping[str, str]) -> None:
     """Write them in kaniko's form: the digest without a newline, the names one a line."""
     names = [f"{name.registry}/{name.repository}" for name in request.names]
     tagged = [f"{place}:{name.tag}" for place, name in zip(names, request.names, strict=True)]
@@ -91,14 +93,19 @@ def _write_files(request: Request, digest: Digest, directory: str) -> None:
         (request.files.tagged_names, "".join(f"{name}@{digest}\n" for name in tagged)),
     ):
         if path:
-            _write(os.path.join(directory, path), text)
+            _write(path, places[path], text)
 
 
-def _write(path: str, text: str) -> None:
+def _write(path: str, place: str, text: str) -> None:
     """In place: it may be a device, or a file that is mounted, such as /dev/termination-log."""
+    if os.path.realpath(place) != place:
+        raise ContextError(
+            f"the image is made, but {path} leads elsewhere now: to {os.path.realpath(place)}",
+            hint="the image has a link there: write to a volume of its own",
+        )
     try:
-        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
-        with open(path, "w", encoding="utf-8") as file:
+        os.makedirs(os.path.dirname(place), mode=0o755, exist_ok=True)
+        with open(place, "w", encoding="utf-8") as file:
             file.write(text)
     except OSError as error:
         raise ContextError(f"the image is made, but cannot write {path}: {fs.reason(error)}") from error

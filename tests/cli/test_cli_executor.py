@@ -120,6 +120,23 @@ def test_a_digest_file_may_be_a_device(terminal: Terminal) -> None:
     assert executor.run(["-d", "a", "--digest-file=/dev/null"], terminal, build_that_says(DIGEST, [])) == 0
 
 
+def test_a_digest_file_that_leads_elsewhere_after_the_build_is_not_written(terminal: Terminal, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("keep")
+    (tmp_path / "fine").symlink_to(tmp_path / "target")
+
+    def build(*_: object) -> Any:
+        (tmp_path / "digest").symlink_to(victim)
+        return build_that_says(DIGEST, [])(BuildOptions("."), terminal.environment(), None, None)
+
+    assert executor.run(["-d", "a", "--digest-file=fine"], terminal, build) == 0
+    assert (tmp_path / "target").read_text() == str(DIGEST)
+    (tmp_path / "digest").unlink()
+    with pytest.raises(ContextError, match="digest leads elsewhere now"):
+        executor.run(["-d", "a", "--digest-file=digest"], terminal, build)
+    assert victim.read_text() == "keep"
+
+
 def test_a_digest_file_that_cannot_be_written_says_so(terminal: Terminal, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ContextError, match="the image is made, but cannot write"):
