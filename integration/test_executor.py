@@ -60,7 +60,7 @@ def test_a_kaniko_job_with_its_image_changed(
     out.mkdir()
     name = f"{auth_registry.host}/executor/job"
     done = live(
-        "executor", "--dockerfile=Dockerfile", "--context=dir:///workspace", f"--destination={name}:1", f"--destination={name}:2",
+        "--dockerfile=Dockerfile", "--context=dir:///workspace", f"--destination={name}:1", f"--destination={name}:2",
         f"--build-arg=BASE={busybox_base}", "--cache=true", f"--cache-repo={auth_registry.host}/executor/cache", "--cleanup",
         "--digest-file=/out/digest", "--image-name-with-digest-file=/out/names", "--snapshot-mode=redo", "--label", "a=b",
         "--annotation=org.example.c=d", "--tar-path=/out/image.tar", "--verbosity", "info",

@@ -21,6 +21,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "keygen": ("kpy.cli.keygen", "make a pair of keys for signing"),
     "verify": ("kpy.cli.verify", "check the signature of an image in a registry"),
 }
+_KANIKO = ("--destination", "--no-push", "--context", "--dockerfile", "--tar-path", "--oci-layout-path")
 _INTERNAL = 70  # EX_SOFTWARE
 _BROKEN_PIPE = 141  # what a shell shows for a program that SIGPIPE ended
 
@@ -74,6 +75,8 @@ def _dispatch(words: list[str]) -> int:
     if words[0] in ("-h", "--help") or words == ["help"]:
         terminal.out(overview())
         return 0
+    if _is_kaniko(words):
+        words = ["executor", *words]
     wants_help = words[0] == "help"
     verb = words[1] if wants_help else words[0]
     rest = words[1:]
@@ -85,6 +88,12 @@ def _dispatch(words: list[str]) -> int:
         terminal.out(module.HELP.rstrip("\n"))
         return 0
     return int(module.run(rest, terminal))
+
+
+def _is_kaniko(words: list[str]) -> bool:
+    """Are these the arguments of a kaniko Job whose image alone was changed? No verb, and flags that only kaniko has."""
+    names = {word.partition("=")[0] for word in words}
+    return words[0].startswith("-") and not names.isdisjoint(_KANIKO)
 
 
 def overview() -> str:

@@ -190,6 +190,14 @@ def test_kanikos_other_verbs_say_what_to_do(verb: str, capsys: pytest.CaptureFix
     assert f"executor {verb} is not supported yet" in capsys.readouterr().err
 
 
+def test_kanikos_arguments_need_no_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    """The entry point of the image is kpy: a Job's arguments come to it as they are."""
+    assert main(["--dockerfile=nowhere/Dockerfile", "--context=s3://b/c", "--destination=r.example/a"]) == 2
+    assert "--context s3://b/c: an S3 bucket is not supported yet" in capsys.readouterr().err
+    assert main(["--tag", "a", "."]) == 2
+    assert "a verb comes first" in capsys.readouterr().err
+
+
 def test_the_program(capsys: pytest.CaptureFixture[str]) -> None:
     assert executor.main(["version"]) == 0
     assert capsys.readouterr().out.startswith("kpy ")

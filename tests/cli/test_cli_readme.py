@@ -3,17 +3,27 @@
 import re
 from pathlib import Path
 
-from kpy.cli.build import HELP
+import pytest
+
+from kpy.cli.main import VERBS, main
 from kpy.errors import KpyError
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
 
 
-def test_the_help_in_the_readme_is_the_programs() -> None:
-    shown = re.search(r"```\n\$ kpy build --help\n(.*?)\n```", README, re.DOTALL)
-    assert shown is not None
-    assert shown[1] == HELP.rstrip("\n")
+def test_the_help_in_the_readme_is_the_programs(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = re.findall(r"```\n\$ kpy (\w+) --help\n(.*?)\n```", README, re.DOTALL)
+    assert [verb for verb, _ in shown] == ["doctor", "build"]
+    for verb, text in shown:
+        assert main([verb, "--help"]) == 0
+        assert capsys.readouterr().out.rstrip("\n") == text
+
+
+def test_the_verbs_and_files_that_the_readme_names_exist() -> None:
+    assert set(re.findall(r"(?:^    |`)kpy ([a-z]+)[ `]", README, re.MULTILINE)) <= {*VERBS, "help", "VERB"}
+    for path in re.findall(r"`(integration/[\w./-]+)`", README):
+        assert (ROOT / path).exists(), path
 
 
 def test_every_exit_code_is_in_the_readme() -> None:
