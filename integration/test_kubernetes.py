@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import shlex
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -85,6 +86,27 @@ def test_a_pod_of_root_runs_and_its_cache_outlives_it(
     assert code == 0, again
     assert again.count("CACHED") == 2
     assert log.split()[-1] == again.split()[-1]  # the digest
+
+
+def test_root_in_a_user_namespace(pods: Podman) -> None:  # E3, what hostUsers: false gives
+    maps = ["--uidmap", "0:100000:65536", "--gidmap", "0:100000:65536"]
+    done = pods("run", "--rm", "--network", "host", *maps, pods.image, "doctor", "--format=json", check=False)
+    found = json.loads(done.stdout)
+    answers = {probe["name"]: probe["works"] for probe in found["probes"]}
+    assert (done.returncode, found["environment"]["id"], found["run"]["isolation"]) == (0, "E3", "live")
+    assert [name for name in ("chown", "setuid", "filecap") if not answers[name]] == []
+    assert not answers["mknod"]
+
+
+@pytest.mark.parametrize("options", [("--user", "1000:1000", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")])
+def test_the_advice_of_doctor_for_podman_works(pods: Podman, options: tuple[str, ...]) -> None:
+    asked = pods("run", "--rm", "--network", "host", *options, pods.image, "doctor", "--fix", "podman", check=False)
+    commands = [shlex.split(line) for line in asked.stdout.decode().splitlines() if line.startswith("podman run")]
+    assert commands
+    for command in commands:
+        more = command[2:] or list(options)
+        done = pods("run", "--rm", "--network", "host", *more, pods.image, "doctor", check=False)
+        assert done.returncode == 0, done.stdout.decode()
 
 
 def test_a_pod_without_its_login_says_so(pods: Podman, kpy: Kpy, auth_registry: Registry, busybox_base: str) -> None:

@@ -23,7 +23,8 @@ HELP = f"""\
 usage: kpy executor [flags]
 
 Build and push an image, with the flags of kaniko's executor: a kaniko Job works with its image name changed.
-The digest of the image goes to standard output, everything else to standard error.
+The digest of the image goes to standard output, everything else to standard error. The Dockerfile means what it means to
+BuildKit: COPY and ADD give files to root, whatever USER says.
 
 {usage(SHOWN)}
 

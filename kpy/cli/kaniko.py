@@ -8,7 +8,7 @@ from kpy.app.options import BuildOptions, Environment, OutputSpec, RegistrySetti
 from kpy.cli import values
 from kpy.cli.flags import Parsed, boolean, parse
 from kpy.cli.kaniko_context import git_options, read_context
-from kpy.cli.kaniko_flags import FLAGS, NOTES
+from kpy.cli.kaniko_flags import FEATURES, FLAGS, NOTES, VARIABLES
 from kpy.cli.options import ProgressMode
 from kpy.cli.terminal import Terminal
 from kpy.errors import UsageError
@@ -80,7 +80,7 @@ def read(argv: Sequence[str], terminal: Terminal) -> Request:
     if not names and (files.names or files.tagged_names):
         raise UsageError("a file of image names needs --destination")
     said = tuple(f"--{name}: {NOTES[name]}" for name in parsed.values if name in NOTES)
-    return Request(options, _mode(parsed), names, files, place.tar, (*said, *notes))
+    return Request(options, _mode(parsed), names, files, place.tar, (*said, *notes, *_variables(terminal.variables)))
 
 
 def environment(request: Request, terminal: Terminal) -> Environment:
@@ -101,6 +101,13 @@ def environment(request: Request, terminal: Terminal) -> Environment:
         return replace(found, stdin=open(path, "rb"))
     except OSError as error:
         raise UsageError(f"cannot read the context {path}: {(error.strerror or 'error').lower()}") from error
+
+
+def _variables(variables: Mapping[str, str]) -> tuple[str, ...]:
+    """What to say of kaniko's variables that have no effect."""
+    prefix, why = FEATURES
+    found = {name: VARIABLES.get(name) or (why if name.startswith(prefix) else "") for name in sorted(variables)}
+    return tuple(f"{name}: {text}" for name, text in found.items() if text)
 
 
 def _context(parsed: Parsed) -> str:

@@ -109,6 +109,16 @@ _REFUSED = (
     _refused("credential-helpers", "name helpers in config.json: credHelpers", "", takes=True),
 )
 
+VARIABLES = {
+    "KANIKO_CLEANUP": _ROOT,
+    "KANIKO_PRE_CLEANUP": _ROOT,
+    "KANIKO_PRESERVE_CONTEXT": "kpy never touches the context",
+    "KANIKO_TELEMETRY_ENDPOINT": "kpy tells nobody about builds",
+    "BENCHMARK_FILE": "kpy measures nothing",
+}
+"""Variables of kaniko's without effect here, and why. Those of `FF_KANIKO_` are all of one kind: `FEATURES`."""
+FEATURES = "FF_KANIKO_", "the Dockerfile means what it means to BuildKit, there is nothing to switch"
+
 NOTES = {item.flag.name: item.note for item in _NOTED}
 FLAGS = (*_USED, *(item.flag for item in _NOTED), *_REFUSED)
 SHOWN = tuple(flag for flag in _USED if flag.help)
