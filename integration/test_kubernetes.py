@@ -19,6 +19,9 @@ from servers import Docker, Registry
 COPY = "ARG BASE\nFROM $BASE\nCOPY hello /hello\nCMD [\"cat\", \"/hello\"]\n"
 RUN = "ARG BASE\nFROM $BASE\nCOPY hello /hello\nRUN id -u > /made && chown 7:8 /made\n"
 
+# Flags of the Jobs in which RUN works. Baseline: root, with this level's capabilities.
+RUNNING = (("--security=baseline",),)
+
 
 @pytest.fixture(scope="module")
 def pods(docker: Docker, area: Path) -> Iterator[Podman]:
@@ -69,14 +72,17 @@ def test_a_restricted_pod_that_is_sent_its_context(
     assert (checked(name, workdir / "tree") / "hello").read_text() == "from standard input\n"
 
 
-def test_a_pod_of_root_runs_and_its_cache_outlives_it(
-    pods: Podman, kpy: Kpy, auth_registry: Registry, busybox_base: str, secrets: dict[str, dict[str, str]], workdir: Path
-) -> None:
-    """Baseline: root with this level's capabilities. The second pod finds the first one's steps on the claim."""
+@pytest.mark.parametrize("flags", RUNNING)
+def test_a_pod_runs_and_its_cache_outlives_it(
+    pods: Podman, kpy: Kpy, auth_registry: Registry, busybox_base: str, secrets: dict[str, dict[str, str]], workdir: Path,
+    flags: tuple[str, ...],
+) -> None:  # fmt: skip
+    """The second pod finds the first one's steps on the claim."""
     pods.volume("sources", {"Dockerfile": RUN, "hello": "x\n"})
-    pods.volume("kpy-cache")
-    name = f"{auth_registry.host}/kubernetes/root:1"
-    manifest = job(kpy, name, busybox_base, "--security=baseline", "--cache-claim=kpy-cache", "pvc://sources")
+    cache = f"cache-{RUNNING.index(flags)}"
+    pods.volume(cache)
+    name = f"{auth_registry.host}/kubernetes/root:{RUNNING.index(flags)}"
+    manifest = job(kpy, name, busybox_base, *flags, f"--cache-claim={cache}", "pvc://sources")
     code, log = pods.run(manifest, secrets)
     assert code == 0, log
     assert "CACHED" not in log
