@@ -16,10 +16,10 @@ from people import Kpy
 from pods import Podman, podman
 from servers import Docker, Registry
 
-COPY = "ARG BASE\nFROM $BASE\nCOPY hello /hello\nCMD [\"cat\", \"/hello\"]\n"
-RUN = "ARG BASE\nFROM $BASE\nCOPY hello /hello\nRUN id -u > /made && chown 7:8 /made\n"
+COPY = "ARG BASE\nFROM $BASE\nCOPY hello /srv/hello\nCMD [\"cat\", \"/srv/hello\"]\n"
+RUN = "ARG BASE\nFROM $BASE\nCOPY hello /srv/hello\nRUN id -u > /srv/made && chown 7:8 /srv/made\n"
 
-# Flags of the Jobs in which RUN works. Baseline: root, with this level's capabilities.
+# Flags of the Jobs in which RUN works. Baseline is root, with its capabilities; restricted, (), needs an emulated root.
 RUNNING = (("--security=baseline",),)
 
 
@@ -54,7 +54,7 @@ def test_a_restricted_pod_copies_and_pushes(
     name = f"{auth_registry.host}/kubernetes/volume:1"
     code, log = pods.run(job(kpy, name, busybox_base, "--read-only-root", "--memory=1Gi", "pvc://sources"), secrets)
     assert code == 0, log
-    assert (checked(name, workdir / "tree") / "hello").read_text() == "from a volume\n"
+    assert (checked(name, workdir / "tree") / "srv" / "hello").read_text() == "from a volume\n"
 
 
 def test_a_restricted_pod_that_is_sent_its_context(
@@ -69,7 +69,7 @@ def test_a_restricted_pod_that_is_sent_its_context(
             tar.addfile(member, io.BytesIO(text.encode()))
     code, log = pods.attached(job(kpy, name, busybox_base, "-"), secrets, context.getvalue())
     assert code == 0, log
-    assert (checked(name, workdir / "tree") / "hello").read_text() == "from standard input\n"
+    assert (checked(name, workdir / "tree") / "srv" / "hello").read_text() == "from standard input\n"
 
 
 @pytest.mark.parametrize("flags", RUNNING)
@@ -86,7 +86,7 @@ def test_a_pod_runs_and_its_cache_outlives_it(
     code, log = pods.run(manifest, secrets)
     assert code == 0, log
     assert "CACHED" not in log
-    made = checked(name, workdir / "tree") / "made"
+    made = checked(name, workdir / "tree") / "srv" / "made"
     assert (made.read_text(), made.stat().st_uid, made.stat().st_gid) == ("0\n", 7, 8)
     code, again = pods.run(manifest, secrets)
     assert code == 0, again
