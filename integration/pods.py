@@ -139,5 +139,6 @@ def podman(directory: Path, docker: servers.Docker, image: str) -> Iterator[Podm
         yield found
     finally:
         found("pod", "rm", "--all", "--force", check=False)
-        found("system", "reset", "--force", check=False)
+        # Not `system reset`: it would remove the networks of every podman here.
+        subprocess.run(["umount", "--lazy", str(directory / "root" / "overlay")], capture_output=True, check=False)
         shutil.rmtree(directory, ignore_errors=True)
