@@ -2,6 +2,7 @@
 
 import base64
 import json
+import socket
 import subprocess
 import tarfile
 from collections.abc import Iterator
@@ -154,6 +155,14 @@ def test_a_mirror(kpy: Kpy, registry: Registry, busybox_base: str, context: Path
     argv = ["executor", f"--context={context}", f"--destination={name}", "--build-arg=BASE=busybox:1"]
     kpy(*argv, f"--registry-mirror={registry.host}/mirrored", "--skip-default-registry-fallback")
     assert made(name, workdir / "tree") == "hello\n"
+
+
+def test_base_images_of_a_plain_registry(kpy: Kpy, busybox_base: str, context: Path) -> None:
+    """By a name that is not this machine's loopback: plain HTTP must be asked for."""
+    base = f"{socket.gethostname()}:{busybox_base.partition(':')[2]}"
+    argv = ["executor", f"--context={context}", "--no-push", f"--build-arg=BASE={base}"]
+    for flags, code in (([], 7), (["--skip-tls-verify-pull"], 7), (["--insecure"], 7), (["--insecure-pull"], 0)):
+        assert kpy(*argv, *flags, check=False).returncode == code, flags
 
 
 def test_a_failing_run_has_kpys_exit_code(kpy: Kpy, busybox_base: str, context: Path) -> None:

@@ -1,7 +1,7 @@
 """What every use of a Dockerfile starts from: the store, the contexts, and where images are looked up."""
 
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kpy.app.contexts import with_layouts
 from kpy.app.options import BuildOptions, Environment
@@ -49,5 +49,10 @@ def open_inputs(
     remotes = Remotes(environment, secrets, ssh, store, spool, report, cancel, stack)
     sources = read_sources(options, environment, remotes, spool, cancel, stack)
     client = stack.enter_context(registry_client(environment, options.insecure_registries, cancel, options.registries))
-    resolver = Resolver(store, client, report, pull=options.pull, settings=options.registries)
+    source = client
+    if options.registries.insecure_pull or options.registries.unverified_pull:
+        every = ("*",) if options.registries.insecure_pull else ()
+        settings = replace(options.registries, unverified=("*",))
+        source = stack.enter_context(registry_client(environment, (*options.insecure_registries, *every), cancel, settings))
+    resolver = Resolver(store, source, report, pull=options.pull, settings=options.registries)
     return Inputs(store, spool, secrets, remotes, sources, client, resolver)

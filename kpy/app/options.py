@@ -63,7 +63,8 @@ class RegistrySettings:
 
     `unverified`: HOST[:PORT] that may show any certificate. `certificates`: (host, file of CAs to believe as well);
     `client_certificates`: (host, certificate, key). `mirrors`: (registry, HOST[:PORT][/PATH]) to pull from instead, tried
-    in order, the registry itself last; not at all with `mirrors_only`.
+    in order, the registry itself last; not at all with `mirrors_only`. `insecure_pull`, `unverified_pull`: all registries
+    that base images come from are such, those that are pushed to are not.
     """
 
     unverified: tuple[str, ...] = ()
@@ -71,6 +72,8 @@ class RegistrySettings:
     client_certificates: tuple[tuple[str, str, str], ...] = ()
     mirrors: tuple[tuple[str, str], ...] = ()
     mirrors_only: bool = False
+    insecure_pull: bool = False
+    unverified_pull: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -228,6 +228,8 @@ def _registries(
         client_certificates=tuple(clients),
         mirrors=tuple(dict.fromkeys(mirrors)),
         mirrors_only=parsed.on("skip-default-registry-fallback"),
+        insecure_pull=parsed.on("insecure-pull"),
+        unverified_pull=parsed.on("skip-tls-verify-pull"),
     )
     return settings, tuple(dict.fromkeys(insecure))
 

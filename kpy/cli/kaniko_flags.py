@@ -44,8 +44,10 @@ _USED = (
     Flag("image-format", "value", "docker or oci (default: oci)", "", "FORMAT"),
     Flag("reproducible", "switch", "no times in the image: SOURCE_DATE_EPOCH=0, in layers too"),
     Flag("insecure", "switch", "speak plain HTTP with the registries of the destinations, if they do"),
+    Flag("insecure-pull", "switch", "speak plain HTTP with the registries of base images, if they do"),
     Flag("insecure-registry", "list", "a registry to speak plain HTTP with, HOST[:PORT]", "", "HOST"),
     Flag("skip-tls-verify", "switch", "take any certificate from the registries of the destinations"),
+    Flag("skip-tls-verify-pull", "switch", "take any certificate from the registries of base images"),
     Flag("skip-tls-verify-registry", "list", "a registry to take any certificate from, HOST[:PORT]", "", "HOST"),
     Flag("registry-certificate", "list", "believe these CAs when HOST shows a certificate", "", "HOST=FILE"),
     Flag("registry-client-cert", "list", "show HOST this certificate", "", "HOST=CERT,KEY"),
@@ -100,8 +102,6 @@ def _refused(name: str, hint: str, *accepted: str, takes: bool = False) -> Flag:
 
 _REFUSED = (
     _refused("single-snapshot", "leave it out: the image gets a layer for each step, so do not rely on it to hide a file", *_FALSE),
-    _refused("insecure-pull", "--insecure-registry=HOST names a registry that base images come from", *_FALSE),
-    _refused("skip-tls-verify-pull", "--skip-tls-verify-registry=HOST names a registry that base images come from", *_FALSE),
     _refused("push-ignore-immutable-tag-errors", "give the image a tag of its own", *_FALSE),
     _refused("cache-run-layers", "leave out --cache: then every step runs", *_TRUE),
     _refused("materialize", "kpy builds images, it does not prepare its own container", *_FALSE),

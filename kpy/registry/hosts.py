@@ -38,7 +38,7 @@ class Endpoint:
 class Hosts:
     """What the user says about registries.
 
-    `insecure` holds HOST, HOST:PORT or CIDR; HOST alone means each of its ports. So does `unverified`: HTTPS, whatever
+    `insecure` holds HOST, HOST:PORT, CIDR or *; HOST alone means each of its ports, * every host. So does `unverified`: HTTPS, whatever
     certificate is shown. `certificates` are (host, CA file), `client_certificates` (host, certificate, key), for that host
     alone. `concurrency` is how many transfers one registry gets at a time (N17): uploads are held to it here, downloads
     by who opens them.
@@ -79,10 +79,10 @@ class Hosts:
 
 
 def _means(items: tuple[str, ...], host: str) -> bool:
-    """Does one of HOST, HOST:PORT or CIDR mean this host[:port]?"""
+    """Does one of HOST, HOST:PORT, CIDR or * mean this host[:port]?"""
     name = hostname(host)
     for item in items:
-        if item.lower() in (host.lower(), name):
+        if item == "*" or item.lower() in (host.lower(), name):
             return True
         try:
             if ipaddress.ip_address(name) in ipaddress.ip_network(item, strict=False):

@@ -145,6 +145,8 @@ def test_urls_of_strangers(target):
 
 def test_unverified_is_https_whatever_is_shown(connect, authority):
     assert schemes(Hosts(unverified=("r.io",)), "r.io:5000") == [("https", False)]
+    assert schemes(Hosts(unverified=("*",)), "r.io:5000") == [("https", False)]
+    assert schemes(Hosts(insecure=("*",)), "docker.io") == [("https", False), ("http", False)]
     assert schemes(Hosts(unverified=("r.io",), insecure=("r.io",)), "r.io") == [("https", False), ("http", False)]
 
 
