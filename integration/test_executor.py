@@ -153,7 +153,8 @@ def test_a_mirror(kpy: Kpy, registry: Registry, busybox_base: str, context: Path
     )  # fmt: skip
     name = f"{registry.host}/executor/mirror:1"
     argv = ["executor", f"--context={context}", f"--destination={name}", "--build-arg=BASE=busybox:1"]
-    kpy(*argv, f"--registry-mirror={registry.host}/mirrored", "--skip-default-registry-fallback")
+    kpy(*argv, f"--registry-mirror={registry.host}/mirrored", "--skip-default-registry-fallback", "--single-snapshot")
+    assert len(trees.layers(name)) == len(trees.layers(busybox_base)) + 1
     assert made(name, workdir / "tree") == "hello\n"
 
 

@@ -150,7 +150,7 @@ def _probes(directory: str) -> tuple[Probe, ...]:
         ("filecap", "file capabilities", survey.can_set_capability(directory), "setcap in a RUN without namespaces", ""),
         ("listener", "seccomp listener", survey.can_supervise(), "an emulated root where nothing else is allowed", ""),
         ("memory", "/proc/PID/mem", survey.can_read_memory(), "the same: arguments of system calls", ""),
-        ("network", "network namespace", survey.can_make_network(), "RUN --network=none", ""),
+        ("network", "network namespace", survey.can_make_network(), "RUN --network=none with a loopback interface", ""),
         ("top", "new directory in /", survey.can_write_top(), "any top-level directory in a live root", ""),
         ("state", "the state directory", _writable(directory), "the store, the cache", directory),
     )  # fmt: skip

@@ -13,6 +13,7 @@ from kpy.cli.options import ProgressMode
 from kpy.cli.terminal import Terminal
 from kpy.errors import UsageError
 from kpy.oci.reference import DOCKER_HUB, Reference
+from kpy.plan.squash import Squash
 
 KANIKO_DIR = "/kaniko"
 _LOUD = ("trace", "debug", "info")
@@ -75,6 +76,7 @@ def read(argv: Sequence[str], terminal: Terminal) -> Request:
         insecure_registries=insecure,
         annotations=values.pairs(parsed.all("annotation"), "--annotation", value_needed=False),
         registries=settings,
+        squash=Squash() if parsed.on("single-snapshot") else None,
         written_later=tuple(filter(None, (files.digest, files.names, files.tagged_names))),
     )
     if not names and (files.names or files.tagged_names):

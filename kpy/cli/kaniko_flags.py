@@ -43,6 +43,7 @@ _USED = (
     Flag("compression-level", "value", "-1 is the default of the compression", "", "NUMBER"),
     Flag("image-format", "value", "docker or oci (default: oci)", "", "FORMAT"),
     Flag("reproducible", "switch", "no times in the image: SOURCE_DATE_EPOCH=0, in layers too"),
+    Flag("single-snapshot", "switch", "make one layer of those of the build"),
     Flag("insecure", "switch", "speak plain HTTP with the registries of the destinations, if they do"),
     Flag("insecure-pull", "switch", "speak plain HTTP with the registries of base images, if they do"),
     Flag("insecure-registry", "list", "a registry to speak plain HTTP with, HOST[:PORT]", "", "HOST"),
@@ -101,7 +102,6 @@ def _refused(name: str, hint: str, *accepted: str, takes: bool = False) -> Flag:
 
 
 _REFUSED = (
-    _refused("single-snapshot", "leave it out: the image gets a layer for each step, so do not rely on it to hide a file", *_FALSE),
     _refused("push-ignore-immutable-tag-errors", "give the image a tag of its own", *_FALSE),
     _refused("cache-run-layers", "leave out --cache: then every step runs", *_TRUE),
     _refused("materialize", "kpy builds images, it does not prepare its own container", *_FALSE),
