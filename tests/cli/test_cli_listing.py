@@ -3,8 +3,11 @@
 import io
 import json
 import os
+import shutil
 import tarfile
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,8 +21,8 @@ Run = Callable[..., str]
 
 @pytest.fixture
 def run(make_terminal: Callable[..., Terminal], tmp_path: Path) -> Run:
-    def running(*argv: str, stdin: bytes = b"") -> str:
-        terminal = make_terminal(variables={"KPY_HOME": str(tmp_path / "home")}, stdin=io.BytesIO(stdin))
+    def running(*argv: str, stdin: bytes = b"", home: Path = tmp_path / "home") -> str:
+        terminal = make_terminal(variables={"KPY_HOME": str(home)}, stdin=io.BytesIO(stdin))
         assert build.run(list(argv), terminal) == 0
         return terminal.stdout.getvalue().decode()  # type: ignore[attr-defined]
 
@@ -142,11 +145,29 @@ def test_names_cannot_drive_the_terminal(run: Run, context: Path) -> None:
     assert "\x1b" not in run("--call=context", str(context))
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_what_is_left_out_need_not_be_readable(run: Run, context: Path) -> None:
-    (context / "node_modules" / "a").chmod(0)
-    assert "node_modules  (1 file)" in run("--call=context", str(context))
-    (context / "node_modules" / "a").chmod(0o755)
+    with ordinary_user(context) as place:
+        (place / "node_modules" / "a").chmod(0)
+        assert "node_modules  (1 file)" in run("--call=context", str(place), home=place.parent / "home")
+        (place / "node_modules" / "a").chmod(0o755)
+
+
+@contextmanager
+def ordinary_user(context: Path) -> Iterator[Path]:
+    """A copy of the context that we own, and for this thread not to be root, who may read everything."""
+    with tempfile.TemporaryDirectory() as area:
+        place = Path(area) / "context"
+        shutil.copytree(context, place, symlinks=True)
+        if os.geteuid() != 0:
+            yield place
+            return
+        for path in (Path(area), place, *place.rglob("*")):
+            os.chown(path, 65534, 65534, follow_symlinks=False)
+        os.seteuid(65534)
+        try:
+            yield place
+        finally:
+            os.seteuid(0)
 
 
 def test_a_wrong_setting(run: Run, context: Path) -> None:
