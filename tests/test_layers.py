@@ -12,6 +12,7 @@ FLOORS = {
     "util": 1,
     "oci": 2,
     "dockerfile": 3, "layer": 3, "linux": 3, "events": 3,
+    "emulation": 3.5,  # linux to its users, a sandbox's inside: the sandboxes alone know of it
     "plan": 4, "registry": 4, "store": 4, "snapshot": 4, "sandbox": 4, "buildcontext": 4,
     "cache": 5,
     "solver": 6,

@@ -3,49 +3,68 @@
 import contextlib
 import functools
 import json
+import logging
 import os
 import select
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
 from kpy.errors import InterruptedBuildError, SandboxError
+from kpy.linux import syscalls
+from kpy.linux.ledger import Ledger
 from kpy.sandbox import supervisor
 from kpy.sandbox.base import Process
 from kpy.util.cancel import Cancel
 
 _BLOCK = 1 << 16
+_log = logging.getLogger(__name__)
+
+
+def _unheard(text: str) -> None:
+    """A warning that nobody wants."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A process, its root as this process sees it, and its whole environment."""
+    """A process, its root as this process sees it, and its whole environment.
+
+    With a ledger, root is emulated: the process and all that it starts run as the user that kpy is, and believe to be
+    `process.identity`. `run` brings the ledger up to date, in place. `warn` is told, in one line, when the emulation
+    cannot be had and what the image lacks for it.
+    """
 
     process: Process
     root: str
     env: tuple[str, ...] = field(repr=False)
+    ledger: Ledger | None = field(default=None, repr=False)
+    warn: Callable[[str], None] = _unheard
 
 
 def run(job: Job, log: Callable[[bytes], None], cancel: Cancel) -> int:
     """Run to the end; see Sandbox.run. When this returns or raises, no process of the job is left."""
     if cancel.is_set:
         raise InterruptedBuildError("interrupted")
+    if job.ledger is not None and syscalls.native() is None:
+        raise SandboxError(
+            f"root cannot be emulated on {os.uname().machine}", hint="build on x86-64 or arm64, or as root"
+        )
     spec_read, spec_write = os.pipe2(os.O_CLOEXEC)
     outcome_read, outcome_write = os.pipe2(os.O_CLOEXEC)
-    with os.fdopen(spec_write, "wb") as spec, os.fdopen(outcome_read, "rb") as outcome:
+    with os.fdopen(spec_write, "wb") as spec, os.fdopen(outcome_read, "rb") as outcome, _lent(job.ledger) as ledger:
         try:
-            program = _start(spec_read, outcome_write)
+            program = _start(spec_read, outcome_write, *ledger)
         finally:
             os.close(spec_read)
             os.close(outcome_write)
         with program:
             try:
                 with contextlib.suppress(BrokenPipeError):
-                    spec.write(_spec(job))
+                    spec.write(_spec(job, *ledger))
                     spec.close()
                 _follow(program, log, cancel)
             except BaseException:
@@ -55,9 +74,31 @@ def run(job: Job, log: Callable[[bytes], None], cancel: Cancel) -> int:
             finally:
                 program.wait()
             answer = outcome.read()
+        if job.ledger is not None:
+            _take_back(job.ledger, *ledger)
     if cancel.is_set:
         raise InterruptedBuildError("interrupted")
-    return _status(answer, program.returncode)
+    return _status(answer, program.returncode, job.warn)
+
+
+@contextlib.contextmanager
+def _lent(ledger: Ledger | None) -> Iterator[tuple[int, ...]]:
+    """A file in memory with the ledger in it: the supervisor writes into it, which it could not to a pipe that we do
+    not read. Its descriptor, or nothing."""
+    if ledger is None:
+        yield ()
+        return
+    with os.fdopen(os.memfd_create("ledger", os.MFD_CLOEXEC), "w+b") as file:
+        file.write(ledger.dump())
+        file.flush()
+        file.seek(0)
+        yield (file.fileno(),)
+
+
+def _take_back(ledger: Ledger, descriptor: int) -> None:
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    with open(descriptor, "rb", closefd=False) as file:
+        ledger.records = Ledger.load(file.read()).records
 
 
 @functools.cache
@@ -98,7 +139,7 @@ def _environment() -> dict[str, str]:
     return {"LC_ALL": "C", "PATH": "/usr/bin:/bin"}
 
 
-def _start(spec: int, outcome: int) -> subprocess.Popen[bytes]:
+def _start(spec: int, outcome: int, *more: int) -> subprocess.Popen[bytes]:
     # By -c and not -m: kpy need not be installed where an isolated interpreter looks.
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); from kpy.sandbox.supervisor import main; "
@@ -111,13 +152,13 @@ def _start(spec: int, outcome: int) -> subprocess.Popen[bytes]:
         stderr=subprocess.STDOUT,
         env=_environment(),
         cwd="/",
-        pass_fds=(spec, outcome),
+        pass_fds=(spec, outcome, *more),
         start_new_session=True,  # Ctrl-C at the terminal is ours to pass on
         bufsize=0,
     )
 
 
-def _spec(job: Job) -> bytes:
+def _spec(job: Job, ledger: int | None = None) -> bytes:
     process = job.process
     return json.dumps(
         {
@@ -130,6 +171,7 @@ def _spec(job: Job) -> bytes:
             "root": job.root,
             "no_network": network_isolation() if process.network == "none" else "",
             "ulimits": process.ulimits,
+            "ledger": ledger,
         }
     ).encode()
 
@@ -169,7 +211,7 @@ def _drain(program: subprocess.Popen[bytes]) -> None:
     reader.join(10)
 
 
-def _status(answer: bytes, code: int | None) -> int:
+def _status(answer: bytes, code: int | None, warn: Callable[[str], None]) -> int:
     try:
         outcome = json.loads(answer)
     except ValueError:
@@ -177,6 +219,10 @@ def _status(answer: bytes, code: int | None) -> int:
             f"the process that supervises RUN ended with {code}",
             hint="it may have been killed by the command itself, or for want of memory",
         ) from None
+    for problem in outcome.get("problems", ()):
+        _log.debug("emulated root: %s", problem)
+    if outcome.get("warning"):
+        warn(outcome["warning"])
     if "status" in outcome:
         return int(outcome["status"])
     number = int(outcome["errno"])

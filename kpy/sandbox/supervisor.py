@@ -4,6 +4,9 @@ itself has other children. It imports little: it must start, and soon, after `/`
 
 Started with two descriptors: the spec (JSON) is read from the first to its end, and the outcome is written to the
 second: `{"status": N}`, or `{"error": text, "errno": N}` when the environment refused. SIGTERM kills everything.
+
+With a ledger, in the file that the spec names by descriptor, root is emulated (kpy.emulation), by this process; the
+file holds the new ledger at the end, and the outcome may have a `warning`, and `problems` for developers.
 """
 
 import contextlib
@@ -11,13 +14,18 @@ import ctypes
 import fcntl
 import json
 import os
+import select
 import signal
 import socket
 import struct
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from kpy.emulation import credentials, start
+from kpy.emulation.loop import Emulation
 from kpy.linux import socketfilter
+from kpy.linux.ledger import Ledger
+from kpy.linux.syscalls import native
 from kpy.sandbox.program import NOT_FOUND, CannotStart, execute
 from kpy.sandbox.rlimits import NotAllowed, apply
 
@@ -51,21 +59,113 @@ def main(spec_fd: int, outcome_fd: int) -> None:
         _kill(_descendants(os.getpid()))
 
     signal.signal(signal.SIGTERM, stop)
+    emulated = _Emulated(spec, libc) if spec["ledger"] is not None else None
     read, write = os.pipe2(os.O_CLOEXEC)
     child = os.fork()
     if child == 0:
-        _become(libc, spec, write)
+        _become(libc, spec, write, emulated)
     os.close(write)
     if stopped:  # the signal came before the child was there to be killed
         _kill([child])
+    status = emulated.follow(child) if emulated is not None else None
     with os.fdopen(read, "rb") as file:
         refused = file.read()
-    status = _wait(child)
+    status = _wait(child) if status is None else status
     _kill_all()
-    os.write(outcome_fd, refused or json.dumps({"status": status}).encode())
+    outcome: dict[str, Any] = {"status": status}
+    if emulated is not None:
+        outcome |= emulated.finish()
+    os.write(outcome_fd, refused or json.dumps(outcome).encode())
 
 
-def _become(libc: ctypes.CDLL, spec: dict[str, Any], report: int) -> NoReturn:
+class _Emulated:
+    """The side of the supervisor that emulates root."""
+
+    def __init__(self, spec: dict[str, Any], libc: ctypes.CDLL) -> None:
+        self._file = spec["ledger"]
+        os.set_inheritable(self._file, False)
+        with open(self._file, "rb", closefd=False) as file:
+            self._ledger = Ledger.load(file.read())
+        arch = native()
+        assert arch is not None  # spawn.py has looked
+        self._arch = arch
+        self._first = credentials.of_user(spec["uid"], spec["gid"], tuple(spec["groups"]))
+        self._ours, self._theirs = socket.socketpair()
+        self._emulation: Emulation | None = None
+        self._warning = ""
+        # The pipe to poll for what SIGCHLD says, beside the listener. Python writes the signal's number to it.
+        self._ended, wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        os.umask(0)  # modes are as the emulation computes them
+        # What runs in the RUN has our uid: it may not read what we know, nor write the ledger.
+        libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+    def confine(self) -> bool:
+        """In the child: see kpy.emulation.start."""
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        self._ours.close()
+        root = self._first.euid == 0
+        guarded = not root or self._first.egid != 0
+        with self._theirs:
+            return start.confine(self._theirs, self._arch, root=root, guarded=guarded)
+
+    def follow(self, child: int) -> int | None:
+        """Answer until the child ends; its exit code. None if there is nothing to answer, and the child may live."""
+        self._theirs.close()
+        with self._ours:
+            listener, number = start.receive(self._ours)
+        if listener < 0:
+            self._warning = start.lost(number)
+            return None
+        self._emulation = emulation = Emulation(listener, self._ledger, self._first, self._arch)
+        poll = select.poll()
+        poll.register(listener, select.POLLIN)
+        poll.register(self._ended, select.POLLIN)
+        while True:
+            for descriptor, events in poll.poll():
+                if descriptor == listener:
+                    if events & select.POLLIN:
+                        emulation.step()
+                    else:
+                        poll.unregister(listener)  # nobody is left to ask
+                else:
+                    with contextlib.suppress(BlockingIOError):
+                        os.read(self._ended, 512)
+                    status = _reap(child)
+                    if status is not None:
+                        return status
+
+    def finish(self) -> dict[str, Any]:
+        """All processes are gone: write the ledger. What there is to say of it all."""
+        if self._emulation is None:
+            return {"warning": self._warning}
+        self._emulation.close()
+        data = self._ledger.dump()
+        with open(self._file, "r+b") as file:
+            file.seek(0)
+            file.write(data)
+            file.truncate()
+        return {"problems": self._emulation.problems}
+
+
+def _reap(child: int) -> int | None:
+    """Reap all that has ended; the exit code of the child if it is among them."""
+    found = None
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return found
+        if pid == 0:
+            return found
+        if pid == child:
+            code = os.waitstatus_to_exitcode(status)
+            found = code if code >= 0 else 128 - code
+
+
+def _become(libc: ctypes.CDLL, spec: dict[str, Any], report: int, emulated: _Emulated | None) -> NoReturn:
     """In the child: take the identity and the root, and exec. Never returns."""
     try:
         for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
@@ -74,6 +174,8 @@ def _become(libc: ctypes.CDLL, spec: dict[str, Any], report: int) -> NoReturn:
         os.setsid()
         os.umask(0o022)
         _enter(libc, spec)
+        if emulated is None or not emulated.confine():
+            _take_ids(spec)
         # A change of ids clears it, so last: nothing outlives us even when we are killed.
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         execute([os.fsencode(part) for part in spec["argv"]], [os.fsencode(item) for item in spec["env"]])
@@ -106,6 +208,9 @@ def _enter(libc: ctypes.CDLL, spec: dict[str, Any]) -> None:
         apply(spec["ulimits"])
     except NotAllowed as error:
         raise _Refused(error.text, 0) from error
+
+
+def _take_ids(spec: dict[str, Any]) -> None:
     uid, gid, groups = spec["uid"], spec["gid"], spec["groups"]
     try:
         if os.geteuid() == 0:

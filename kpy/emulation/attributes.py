@@ -1,0 +1,179 @@
+"""Answers to the calls about extended attributes. `security.*` and `trusted.*` are recorded: the builder's user may
+not set them. All others (user attributes, ACLs) are the kernel's."""
+
+import errno
+import os
+import stat
+
+from kpy.emulation import credentials
+from kpy.emulation.call import PROCEED, Call, refuse
+from kpy.emulation.files import File
+from kpy.emulation.paths import AT_FDCWD, Place
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from kpy.emulation.call import Handler
+
+_ALL = 0xFFFFFFFF
+_CREATE, _REPLACE = 1, 2
+_NAME_LIMIT, _SIZE_LIMIT = 255, 65536
+_TOTAL_LIMIT = 1 << 20  # of all values that we keep of one file
+_CAPABILITY = "security.capability"
+_CAPABILITY_SIZES = {0x01000000: 12, 0x02000000: 20, 0x03000000: 24}  # by revision (linux/capability.h)
+
+
+def _name(call: Call, address: int) -> str:
+    name = call.world.memory.string(call.pid, address, _NAME_LIMIT)
+    if not name:
+        raise refuse(errno.ERANGE)
+    return os.fsdecode(name)
+
+
+def _is_ours(name: str) -> bool:
+    return name.startswith(("security.", "trusted."))
+
+
+def _look(call: Call, place: Place, *, follow: bool) -> File:
+    call.world.guard.search(call.who, place, follow=follow)
+    return call.world.files.look(place, follow=follow)
+
+
+def _recorded(file: File) -> dict[str, bytes]:
+    return file.record.xattrs if file.record is not None else {}
+
+
+def _on_disk(file: File, name: str) -> bytes | None:
+    """One that was there all along: a security module's label."""
+    try:
+        return os.getxattr(file.place.path, name, follow_symlinks=file.follow)
+    except OSError:
+        return None
+
+
+def _set(call: Call, place: Place, *, follow: bool) -> int | None:
+    name = _name(call, call.args[1])
+    who = call.who
+    if not _is_ours(name):
+        file = _look(call, place, follow=follow)
+        if file.ours and stat.S_ISREG(file.status.st_mode) and not file.status.st_mode & stat.S_IWUSR:
+            call.world.guard.use(who, file, 2)
+            call.world.files.open_up(file)
+        return PROCEED
+    size, flags = call.args[3], call.args[4] & _ALL
+    if flags & ~(_CREATE | _REPLACE):
+        raise refuse(errno.EINVAL)
+    if size > _SIZE_LIMIT:
+        raise refuse(errno.E2BIG)
+    value = call.read(call.args[2], size)
+    file = _look(call, place, follow=follow)
+    _may_set(call, file, name)
+    if name == _CAPABILITY:
+        value = _checked(value)
+    held = _recorded(file)
+    there = name in held or _on_disk(file, name) is not None
+    if flags & _CREATE and there:
+        raise refuse(errno.EEXIST)
+    if flags & _REPLACE and not there:
+        raise refuse(errno.ENODATA)
+    if sum(map(len, held.values())) + size > _TOTAL_LIMIT:
+        raise refuse(errno.ENOSPC)
+    call.world.files.change(file, xattrs={**held, name: value})
+    return 0
+
+
+def _may_set(call: Call, file: File, name: str) -> None:
+    """Capabilities of files are for who has CAP_SETFCAP. The others are for CAP_SYS_ADMIN, which the root of a plain
+    container lacks; here root may set them, for that is what root is to who asks for them."""
+    if not call.who.may(credentials.CAP_SETFCAP):
+        raise refuse(errno.EPERM)
+    if name == _CAPABILITY and stat.S_ISLNK(file.mode):
+        raise refuse(errno.EPERM)
+
+
+def _checked(value: bytes) -> bytes:
+    """As the kernel takes it (cap_convert_nscap)."""
+    magic = int.from_bytes(value[:4], "little") & 0xFF000000
+    if magic == 0x01000000 or len(value) != _CAPABILITY_SIZES.get(magic, -1):
+        raise refuse(errno.EINVAL)
+    return value
+
+
+def _get(call: Call, place: Place, *, follow: bool) -> int | None:
+    name = _name(call, call.args[1])
+    if not _is_ours(name):
+        return PROCEED
+    value = _recorded(_look(call, place, follow=follow)).get(name)
+    if value is None:
+        return PROCEED
+    size = call.args[3]
+    if not size:
+        return len(value)
+    if size < len(value):
+        raise refuse(errno.ERANGE)
+    call.write(call.args[2], value)
+    return len(value)
+
+
+def _list(call: Call, place: Place, *, follow: bool) -> int | None:
+    file = _look(call, place, follow=follow)
+    held = _recorded(file)
+    if not held:
+        return PROCEED
+    names = os.listxattr(place.path if place.dir_fd is None else _long(place), follow_symlinks=follow)
+    if not call.who.may(credentials.CAP_SETFCAP):
+        names = [name for name in names if not name.startswith("trusted.")]
+    names += [name for name in sorted(held) if name not in names]
+    data = b"".join(os.fsencode(name) + b"\0" for name in names)
+    size = call.args[2]
+    if not size:
+        return len(data)
+    if size < len(data):
+        raise refuse(errno.ERANGE)
+    call.write(call.args[1], data)
+    return len(data)
+
+
+def _long(place: Place) -> bytes:
+    return b"/proc/self/fd/%d/%s" % (place.dir_fd or 0, place.path)
+
+
+def _remove(call: Call, place: Place, *, follow: bool) -> int | None:
+    name = _name(call, call.args[1])
+    if not _is_ours(name):
+        return PROCEED
+    file = _look(call, place, follow=follow)
+    held = _recorded(file)
+    if name not in held:
+        if _on_disk(file, name) is None:
+            _may_set(call, file, name)
+            raise refuse(errno.ENODATA)
+        return PROCEED
+    _may_set(call, file, name)
+    call.world.files.change(file, xattrs={other: value for other, value in held.items() if other != name})
+    return 0
+
+
+def _of_path(call: Call) -> Place:
+    return call.place(AT_FDCWD, call.args[0])
+
+
+def _of_descriptor(call: Call) -> Place:
+    return call.descriptor(call.args[0])
+
+
+HANDLERS: "Mapping[str, Handler]" = {
+    "setxattr": lambda call: _set(call, _of_path(call), follow=True),
+    "lsetxattr": lambda call: _set(call, _of_path(call), follow=False),
+    "fsetxattr": lambda call: _set(call, _of_descriptor(call), follow=True),
+    "getxattr": lambda call: _get(call, _of_path(call), follow=True),
+    "lgetxattr": lambda call: _get(call, _of_path(call), follow=False),
+    "fgetxattr": lambda call: _get(call, _of_descriptor(call), follow=True),
+    "listxattr": lambda call: _list(call, _of_path(call), follow=True),
+    "llistxattr": lambda call: _list(call, _of_path(call), follow=False),
+    "flistxattr": lambda call: _list(call, _of_descriptor(call), follow=True),
+    "removexattr": lambda call: _remove(call, _of_path(call), follow=True),
+    "lremovexattr": lambda call: _remove(call, _of_path(call), follow=False),
+    "fremovexattr": lambda call: _remove(call, _of_descriptor(call), follow=True),
+}

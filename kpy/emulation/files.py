@@ -1,0 +1,147 @@
+"""Files as the image has them: what is on disk, and what the ledger says instead. The only one who writes the ledger.
+
+All files belong to the builder's user, physically; that one shows as root. What this user must be able to do for
+emulated root, the physical mode lets it do (`kpy.linux.ledger.physical`); the true mode is in the ledger then.
+"""
+
+import ctypes
+import errno
+import os
+import stat
+import struct
+
+from kpy.emulation.paths import Place
+from kpy.linux.ledger import Key, Ledger, Record, physical
+from kpy.linux.syscalls import STATX_BTIME, STATX_BTIME_BIT, STATX_DEV, STATX_INO, STATX_SIZE, Arch
+
+_AT_FDCWD, _AT_SYMLINK_NOFOLLOW = -100, 0x100
+_STATX_INO_BIT = 0x100
+_SET_IDS = stat.S_ISUID | stat.S_ISGID
+_UNOWNED = frozenset((errno.EPERM, errno.EACCES))
+
+
+class File:
+    """A file that was looked at: where, its status on disk, its record if it has one; and what it truly is."""
+
+    __slots__ = ("follow", "gid", "key", "mode", "ours", "place", "rdev", "record", "status", "uid")
+
+    def __init__(self, place: Place, status: os.stat_result, *, follow: bool, ours: bool) -> None:
+        self.place = place
+        self.follow = follow
+        self.ours = ours
+        self.status = status
+        self.key: Key = (status.st_dev, status.st_ino)
+        self.record: Record | None = None
+        self.mode = status.st_mode
+        self.uid = status.st_uid
+        self.gid = status.st_gid
+        self.rdev = status.st_rdev
+
+
+class Files:
+    """Looks at files and changes what they are."""
+
+    def __init__(self, ledger: Ledger, arch: Arch) -> None:
+        self._records = ledger.records
+        self.uid = os.geteuid()
+        self.gids = frozenset((os.getegid(), *os.getgroups()))
+        self._statx = ctypes.PyDLL(None, use_errno=True).syscall
+        self._statx.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_void_p)
+        self._number = arch.numbers["statx"]
+        self._buffer = ctypes.create_string_buffer(STATX_SIZE)
+        self.anonymous = _anonymous_devices()
+
+    def look(self, place: Place, *, follow: bool) -> File:
+        """stat(2) or lstat(2), with the truth."""
+        status = os.stat(place.path, dir_fd=place.dir_fd, follow_symlinks=follow)
+        file = File(place, status, follow=follow, ours=status.st_uid == self.uid)
+        file.record = record = self.recorded(file.key, place.path, place.dir_fd, follow=follow)
+        if record is not None:
+            file.mode, file.uid, file.gid, file.rdev = record.mode, record.uid, record.gid, record.rdev or status.st_rdev
+        else:
+            file.uid, file.gid = self.shown(status.st_uid, status.st_gid)
+        return file
+
+    def shown(self, uid: int, gid: int) -> tuple[int, int]:
+        """The owner of a file of which nothing is recorded."""
+        return 0 if uid == self.uid else uid, 0 if gid in self.gids else gid
+
+    def recorded(self, key: Key, path: bytes, dir_fd: int | None = None, *, follow: bool) -> Record | None:
+        """The record of the file that is there under this key; of one that has been, none any more."""
+        record = self._records.get(key)
+        if record is None:
+            return None
+        if record.born and self._identity(path, dir_fd, follow=follow)[1] != record.born:
+            del self._records[key]
+            return None
+        return record
+
+    def change(
+        self, file: File, *, mode: int | None = None, uid: int | None = None, gid: int | None = None,
+        rdev: int | None = None, xattrs: dict[str, bytes] | None = None,
+    ) -> None:  # fmt: skip
+        """Make it what is said; the rest stays."""
+        place, old = file.place, file.record
+        mode = file.mode if mode is None else mode
+        new = Record(
+            mode,
+            file.uid if uid is None else uid,
+            file.gid if gid is None else gid,
+            file.rdev if rdev is None else rdev,
+            xattrs=xattrs if xattrs is not None else old.xattrs if old is not None else {},
+        )
+        on_disk = file.status.st_mode
+        try:
+            # This changes nothing but the time of the last change: the snapshot then looks at the file, and an
+            # overlay copies it up now, not after its time of birth is noted.
+            os.chown(place.path, -1, -1, dir_fd=place.dir_fd, follow_symlinks=file.follow)
+            if not stat.S_ISLNK(on_disk) and physical(mode) != stat.S_IMODE(on_disk):
+                os.chmod(place.path, physical(mode), dir_fd=place.dir_fd)
+                on_disk = stat.S_IFMT(on_disk) | physical(mode)
+        except OSError as error:
+            if error.errno not in _UNOWNED:  # another's: /dev/null of the container, say. It shows as changed.
+                raise
+        key, new.born = self._identity(place.path, place.dir_fd, follow=file.follow)
+        if _is_plain(new, on_disk):
+            self._records.pop(key, None)
+        else:
+            self._records[key] = new
+
+    def open_up(self, file: File) -> None:
+        """Let the builder's user read and write it, for emulated root may; the mode that it had stays its true one."""
+        if not stat.S_ISLNK(file.status.st_mode) and physical(file.mode) != stat.S_IMODE(file.status.st_mode):
+            self.change(file)
+
+    def _identity(self, path: bytes, dir_fd: int | None, *, follow: bool) -> tuple[Key, int]:
+        """Device and inode, and the time of birth, 0 where the file system has none."""
+        buffer = self._buffer
+        at = _AT_FDCWD if dir_fd is None else dir_fd
+        flags = 0 if follow else _AT_SYMLINK_NOFOLLOW
+        if self._statx(self._number, at, path, flags, _STATX_INO_BIT | STATX_BTIME_BIT, ctypes.addressof(buffer)) < 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+        data = buffer.raw
+        seconds, nanoseconds = struct.unpack_from("<qI", data, STATX_BTIME)
+        has_birth = struct.unpack_from("<I", data)[0] & STATX_BTIME_BIT
+        key = (os.makedev(*struct.unpack_from("<II", data, STATX_DEV)), struct.unpack_from("<Q", data, STATX_INO)[0])
+        return key, seconds * 1_000_000_000 + nanoseconds if has_birth else 0
+
+
+def _is_plain(record: Record, on_disk: int) -> bool:
+    """Does the disk say it all? Set-id bits of files are no longer said by it when somebody writes to them: the kernel
+    clears them then for all but root."""
+    return (
+        record.uid == record.gid == 0
+        and record.mode == on_disk
+        and not record.xattrs
+        and not (stat.S_ISREG(on_disk) and record.mode & _SET_IDS)
+    )
+
+
+def _anonymous_devices() -> frozenset[int]:
+    """The devices of pipes and sockets, which belong to who made them."""
+    read, write = os.pipe2(os.O_CLOEXEC)
+    devices = {os.fstat(read).st_dev}
+    os.close(read)
+    os.close(write)
+    return frozenset(devices)

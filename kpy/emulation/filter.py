@@ -1,0 +1,108 @@
+"""Which calls of a RUN are answered by us, which by the filter itself, and which are the kernel's. A table, and why.
+
+Every notification costs some 15 microseconds, so what need not come here does not.
+"""
+
+import errno
+import os
+
+from kpy.emulation import ids
+from kpy.linux.seccomp import NOTIFY, Rule, Test, assemble, fail
+from kpy.linux.syscalls import Arch
+
+_ALWAYS = (Rule(NOTIFY),)
+_DONE = (Rule(fail(0)),)
+_ABSENT = (Rule(fail(errno.ENOSYS)),)
+_TMPFILE = 0o20000000
+_WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | _TMPFILE
+_LOCKS, _LOW = 10, 0xFFFFFFFF  # RLIMIT_LOCKS
+_PR_SET_DUMPABLE, _PR_GET_NO_NEW_PRIVS = 4, 39
+_SO_PEERCRED, _SO_PEERGROUPS = 17, 59
+
+
+def _names(text: str) -> list[str]:
+    return text.split()
+
+
+_WATCHED = _names(
+    "getuid geteuid getgid getegid getresuid getresgid getgroups setuid setreuid setresuid setfsuid setgid setregid "
+    "setresgid setfsgid setgroups capget capset old_getuid old_geteuid old_getgid old_getegid "
+    "chown fchown lchown fchownat chmod fchmod fchmodat fchmodat2 "
+    "stat lstat fstat newfstatat statx "
+    "creat openat2 mkdir mkdirat mknod mknodat symlink symlinkat bind truncate "
+    "setxattr lsetxattr fsetxattr getxattr lgetxattr fgetxattr listxattr llistxattr flistxattr "
+    "removexattr lremovexattr fremovexattr "
+    "execve execveat chroot"
+)
+
+_GUARDED = _names(
+    "open openat unlink unlinkat rmdir rename renameat renameat2 link linkat chdir fchdir utime utimes futimesat utimensat"
+)
+"""Watched as well where a RUN begins as a user that may not do everything. Else not: root may, and they are many; so
+what such a user does in a RUN that began as root is not refused: reading files, removing, renaming, setting times."""
+
+
+def _first_argument(*values: int) -> tuple[Rule, ...]:
+    return tuple(Rule(NOTIFY, Test(0, "is", value)) for value in values)
+
+
+def _limit(argument: int) -> tuple[Rule, ...]:
+    """The limit that has our mark is not theirs to set. They are told that they did."""
+    locks = Test(0 if argument == 1 else 1, "is", _LOCKS)
+    return tuple(Rule(fail(0), locks, Test(argument, "any", _LOW, high)) for high in (0, 1))
+
+
+RULES: dict[str, tuple[Rule, ...]] = {
+    **dict.fromkeys(_WATCHED, _ALWAYS),
+    "open": (Rule(NOTIFY, Test(1, "any", _WRITES)),),
+    "openat": (Rule(NOTIFY, Test(2, "any", _WRITES)),),
+    # To ask whether something is there needs no rights of one's own.
+    "access": (Rule(NOTIFY, Test(1, "any", 7)),),
+    "faccessat": (Rule(NOTIFY, Test(2, "any", 7)),),
+    "faccessat2": (Rule(NOTIFY, Test(2, "any", 7)),),
+    "umask": (Rule(NOTIFY, Test(0, "any", 0o700)),),
+    "getsockopt": tuple(
+        Rule(NOTIFY, Test(1, "is", 1), Test(2, "is", option)) for option in (_SO_PEERCRED, _SO_PEERGROUPS)
+    ),
+    "prctl": (
+        # Its files in /proc would become root's, and we could no longer read its memory (sudo and ssh-agent do that).
+        Rule(fail(0), Test(0, "is", _PR_SET_DUMPABLE)),
+        # sudo will not work where this is set, and for us set-id programs do.
+        Rule(fail(0), Test(0, "is", _PR_GET_NO_NEW_PRIVS)),
+        *_first_argument(
+            ids.PR_GET_KEEPCAPS, ids.PR_SET_KEEPCAPS, ids.PR_CAPBSET_READ, ids.PR_CAPBSET_DROP, ids.PR_GET_SECUREBITS,
+            ids.PR_SET_SECUREBITS, ids.PR_CAP_AMBIENT,
+        ),
+    ),
+    "setrlimit": _limit(1),
+    "prlimit64": _limit(2),
+    # These do what we watch by other ways. Programs have others for older kernels, and for docker's own filter.
+    "io_uring_setup": _ABSENT,
+    **dict.fromkeys(("setxattrat", "getxattrat", "listxattrat", "removexattrat", "file_setattr"), _ABSENT),
+    # Ids of 16 bits, of programs for Linux before 2.4.
+    **dict.fromkeys(("old_setuid", "old_setgid", "old_setreuid", "old_setregid", "old_setgroups", "old_setfsuid",
+                     "old_setfsgid", "old_setresuid", "old_setresgid", "old_chown", "old_fchown", "old_lchown"), _DONE),
+}  # fmt: skip
+
+PLAIN: dict[str, tuple[Rule, ...]] = {
+    # Without a listener: what root does succeeds and is forgotten.
+    **dict.fromkeys(
+        _names(
+            "chown fchown lchown fchownat setuid setreuid setresuid setgid setregid setresgid setgroups capset setfsuid "
+            "setfsgid old_setuid old_setgid old_setreuid old_setregid old_setgroups old_setfsuid old_setfsgid "
+            "old_setresuid old_setresgid old_chown old_fchown old_lchown"
+        ),
+        _DONE,
+    ),
+}
+_NAMES_OF_ROOT = ("getuid", "geteuid", "getgid", "getegid", "old_getuid", "old_geteuid", "old_getgid", "old_getegid")
+
+
+def watching(arch: Arch, *, guarded: bool) -> bytes:
+    """The filter of the emulation. `guarded`: the RUN begins as somebody who may not do everything."""
+    return assemble(arch, {**RULES, **dict.fromkeys(_GUARDED, _ALWAYS)} if guarded else RULES)
+
+
+def forgetting(arch: Arch, *, root: bool) -> bytes:
+    """The filter where there can be no listener. `root`: the RUN begins as root."""
+    return assemble(arch, {**PLAIN, **dict.fromkeys(_NAMES_OF_ROOT, _DONE)} if root else PLAIN)

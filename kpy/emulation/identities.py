@@ -1,0 +1,50 @@
+"""Whose process is it? The kernel keeps that for us, in a number that it carries from parent to child, through fork,
+vfork and exec, and shares among threads, and that is gone with the process: the soft limit RLIMIT_LOCKS, which it has
+ignored since 2.4.25. So there are no processes to follow, and no races with their ends.
+
+Programs that set it (sudo sets all its limits back) must not reach the kernel: see filter.py.
+"""
+
+import errno
+import os
+import resource
+
+from kpy.emulation.credentials import Credentials
+
+_LIMIT = 10  # RLIMIT_LOCKS, for which the resource module has no name
+_MARK = 0x6B7079 << 32
+_LARGEST = 1 << 16  # a process that invents more combinations of ids than that is told EAGAIN, as by setuid(2)
+
+
+class Identities:
+    """Credentials of processes. What has no mark of ours is the first process of the RUN, or came by it unmarked."""
+
+    def __init__(self, first: Credentials) -> None:
+        self.first = first
+        self._known = [first]
+        self._numbers = {first: 0}
+
+    def of(self, pid: int) -> Credentials:
+        """Those of a process or thread. Raises ProcessLookupError."""
+        number = resource.prlimit(pid, _LIMIT)[0] - _MARK
+        return self._known[number] if 0 <= number < len(self._known) else self.first
+
+    def become(self, pid: int, who: Credentials) -> None:
+        """Give the process these from now on."""
+        number = self._numbers.get(who)
+        if number is None:
+            number = len(self._known)
+            if number >= _LARGEST:
+                raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+            self._known.append(who)
+            self._numbers[who] = number
+        resource.prlimit(pid, _LIMIT, (_MARK + number, resource.prlimit(pid, _LIMIT)[1]))
+
+
+def mark() -> bool:
+    """Make this process the first of a RUN. False if its hard limit leaves no room for the mark."""
+    hard = resource.getrlimit(_LIMIT)[1]
+    if hard != resource.RLIM_INFINITY and hard < _MARK + _LARGEST:
+        return False
+    resource.setrlimit(_LIMIT, (_MARK, hard))
+    return True

@@ -1,0 +1,128 @@
+"""Answers to the calls that remove, rename and reach files, where an emulated user may be refused them. What is not
+refused, the kernel does."""
+
+import errno
+import os
+import stat
+
+from kpy.emulation import credentials
+from kpy.emulation.call import PROCEED, Call, refuse
+from kpy.emulation.guard import is_unrestricted
+from kpy.emulation.owners import at
+from kpy.emulation.paths import AT_FDCWD, Place
+from kpy.emulation.permissions import EXECUTE, WRITE, granted
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from kpy.emulation.call import Handler
+
+_ALL = 0xFFFFFFFF
+_SYMLINK_NOFOLLOW, _EACCESS, _EMPTY_PATH = 0x100, 0x200, 0x1000
+_RENAME_EXCHANGE = 2
+
+
+def _access(call: Call, directory: int, address: int, mode: int, flags: int) -> int | None:
+    """May the caller do what `mode` says (bits of rwx)? The real ids decide, unless told otherwise."""
+    mode &= _ALL
+    flags &= _ALL
+    if mode & ~7 or flags & ~(_SYMLINK_NOFOLLOW | _EACCESS | _EMPTY_PATH):
+        raise refuse(errno.EINVAL)
+    who = call.who if flags & _EACCESS else credentials.for_access(call.who)
+    world = call.world
+    place, follow = at(call, directory, address, flags)
+    world.guard.search(who, place, follow=follow)
+    file = world.files.look(place, follow=follow)
+    if not file.ours:
+        if not mode & ~granted(who, file.mode, file.uid, file.gid):
+            return PROCEED  # the container's, not the image's: only the kernel knows what we can do to it
+        raise refuse(errno.EACCES)
+    if mode & WRITE and os.statvfs(place.path if place.dir_fd is None else place.dir_fd).f_flag & os.ST_RDONLY:
+        raise refuse(errno.EROFS)
+    world.guard.use(who, file, mode)
+    return 0
+
+
+def _truncate(call: Call) -> int | None:
+    place = call.place(AT_FDCWD, call.args[0])
+    who, world = call.who, call.world
+    world.guard.search(who, place, follow=True)
+    file = world.files.look(place, follow=True)
+    world.guard.use(who, file, WRITE)
+    if file.ours and stat.S_ISREG(file.status.st_mode) and not file.status.st_mode & stat.S_IWUSR:
+        world.files.open_up(file)
+    return PROCEED
+
+
+def _remove(call: Call, place: Place) -> int | None:
+    """unlink, rmdir: of the caller's own, or in a directory without the sticky bit."""
+    who, world = call.who, call.world
+    if is_unrestricted(who):
+        return PROCEED
+    world.guard.search(who, place, follow=False)
+    parent = world.files.look(place.parent(), follow=True)
+    world.guard.remove_from(who, parent, world.files.look(place, follow=False))
+    return PROCEED
+
+
+def _rename(call: Call, old: Place, new: Place, flags: int) -> int | None:
+    who, world = call.who, call.world
+    if is_unrestricted(who):
+        return PROCEED
+    files, guard = world.files, world.guard
+    guard.search(who, old, follow=False)
+    guard.search(who, new, follow=False)
+    moved = files.look(old, follow=False)
+    source = files.look(old.parent(), follow=True)
+    guard.remove_from(who, source, moved)
+    target = files.look(new.parent(), follow=True)
+    try:
+        replaced = files.look(new, follow=False)
+    except FileNotFoundError:
+        guard.make_in(who, target)
+    else:
+        guard.remove_from(who, target, replaced)
+    if stat.S_ISDIR(moved.mode) and source.key != target.key:
+        guard.use(who, moved, WRITE)  # its `..` changes
+    return PROCEED
+
+
+def _link(call: Call, new: Place) -> int | None:
+    who, world = call.who, call.world
+    if is_unrestricted(who):
+        return PROCEED
+    world.guard.search(who, new, follow=False)
+    world.guard.make_in(who, world.files.look(new.parent(), follow=True))
+    return PROCEED
+
+
+def _chdir(call: Call, place: Place) -> int | None:
+    who, world = call.who, call.world
+    if is_unrestricted(who):
+        return PROCEED
+    world.guard.search(who, place, follow=True)
+    file = world.files.look(place, follow=True)
+    if stat.S_ISDIR(file.mode):
+        world.guard.use(who, file, EXECUTE)
+    return PROCEED
+
+
+HANDLERS: "Mapping[str, Handler]" = {
+    "access": lambda call: _access(call, AT_FDCWD, call.args[0], call.args[1], 0),
+    "faccessat": lambda call: _access(call, call.args[0], call.args[1], call.args[2], 0),
+    "faccessat2": lambda call: _access(call, call.args[0], call.args[1], call.args[2], call.args[3]),
+    "truncate": _truncate,
+    "unlink": lambda call: _remove(call, call.place(AT_FDCWD, call.args[0])),
+    "rmdir": lambda call: _remove(call, call.place(AT_FDCWD, call.args[0])),
+    "unlinkat": lambda call: _remove(call, call.place(call.args[0], call.args[1])),
+    "rename": lambda call: _rename(call, call.place(AT_FDCWD, call.args[0]), call.place(AT_FDCWD, call.args[1]), 0),
+    "renameat": lambda call: _rename(call, call.place(call.args[0], call.args[1]), call.place(call.args[2], call.args[3]), 0),
+    "renameat2": lambda call: _rename(
+        call, call.place(call.args[0], call.args[1]), call.place(call.args[2], call.args[3]), call.args[4]
+    ),
+    "link": lambda call: _link(call, call.place(AT_FDCWD, call.args[1])),
+    "linkat": lambda call: _link(call, call.place(call.args[2], call.args[3])),
+    "chdir": lambda call: _chdir(call, call.place(AT_FDCWD, call.args[0])),
+    "fchdir": lambda call: _chdir(call, call.descriptor(call.args[0])),
+}

@@ -1,0 +1,65 @@
+"""The first process of a RUN, before it becomes the command: puts itself under the filter, and sends the listener to
+the process that answers."""
+
+import array
+import errno
+import os
+import socket
+import struct
+
+from kpy.emulation import filter as filters
+from kpy.emulation.identities import mark
+from kpy.linux import landlock, libc, seccomp
+from kpy.linux.syscalls import Arch
+
+OUTER = -1
+"""In place of an errno: somebody else emulates."""
+
+
+def confine(channel: socket.socket, arch: Arch, *, root: bool, guarded: bool) -> bool:
+    """Come under the emulation, or what there is in its place; `receive` is told which at the other end of the channel.
+    False: this process is emulated already, by a kpy that runs this one, and has ids to set like any other.
+
+    Also out of reach of what is not the RUN's: no process of it can read the builder's memory, or signal it, where the
+    kernel has Landlock.
+    """
+    libc.prctl(libc.PR_SET_DUMPABLE, 1)  # our parent is not, but must reach us
+    seccomp.no_new_privs()
+    landlock.keep_apart(arch)
+    try:
+        if not mark():
+            raise OSError(errno.EPERM, "the hard limit of locks is too low")
+        listener = seccomp.install_with_listener(filters.watching(arch, guarded=guarded), arch)
+    except OSError as error:
+        if error.errno == errno.EBUSY and os.geteuid() == 0:
+            channel.send(struct.pack("<i", OUTER))
+            return False
+        seccomp.install(filters.forgetting(arch, root=root), arch)
+        channel.send(struct.pack("<i", error.errno or errno.EIO))
+        return True
+    channel.sendmsg([struct.pack("<i", 0)], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [listener]))])
+    os.close(listener)
+    return True
+
+
+def receive(channel: socket.socket) -> tuple[int, int]:
+    """The listener, or -1 and the errno that says why there is none. EPIPE if the process ended before."""
+    data, ancillary, _, _ = channel.recvmsg(4, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC)
+    if len(data) < 4:
+        return -1, errno.EPIPE
+    number = struct.unpack("<i", data)[0]
+    for level, kind, content in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            return int(array.array("i", content[:4])[0]), 0
+    return -1, int(number)
+
+
+def lost(number: int) -> str:
+    """A line for the user: what a RUN lacks where there was no listener, for this reason; "" if it lacks nothing."""
+    if number in (OUTER, errno.EPIPE):
+        return ""
+    reason = "another program watches this one's system calls" if number == errno.EBUSY else os.strerror(number).lower()
+    return (
+        f"root is emulated in part only ({reason}): RUN's changes of owners, devices and file capabilities are not in the "
+        "image, its users are all one, and what asks whether they took effect may fail"
+    )
