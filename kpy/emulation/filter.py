@@ -7,7 +7,7 @@ import errno
 import os
 
 from kpy.emulation import ids
-from kpy.linux.seccomp import NOTIFY, Rule, Test, assemble, fail
+from kpy.linux.seccomp import NOTIFY, Argument, Rule, assemble, fail
 from kpy.linux.syscalls import Arch
 
 _ALWAYS = (Rule(NOTIFY),)
@@ -17,6 +17,7 @@ _TMPFILE = 0o20000000
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | _TMPFILE
 _LOCKS, _LOW = 10, 0xFFFFFFFF  # RLIMIT_LOCKS
 _PR_SET_DUMPABLE, _PR_GET_NO_NEW_PRIVS = 4, 39
+_AF_NETLINK, _NETLINK_AUDIT = 16, 9
 _SO_PEERCRED, _SO_PEERGROUPS = 17, 59
 
 
@@ -43,32 +44,35 @@ what such a user does in a RUN that began as root is not refused: reading files,
 
 
 def _first_argument(*values: int) -> tuple[Rule, ...]:
-    return tuple(Rule(NOTIFY, Test(0, "is", value)) for value in values)
+    return tuple(Rule(NOTIFY, Argument(0, "is", value)) for value in values)
 
 
 def _limit(argument: int) -> tuple[Rule, ...]:
     """The limit that has our mark is not theirs to set. They are told that they did."""
-    locks = Test(0 if argument == 1 else 1, "is", _LOCKS)
-    return tuple(Rule(fail(0), locks, Test(argument, "any", _LOW, high)) for high in (0, 1))
+    locks = Argument(0 if argument == 1 else 1, "is", _LOCKS)
+    return tuple(Rule(fail(0), locks, Argument(argument, "any", _LOW, high)) for high in (0, 1))
 
 
 RULES: dict[str, tuple[Rule, ...]] = {
     **dict.fromkeys(_WATCHED, _ALWAYS),
-    "open": (Rule(NOTIFY, Test(1, "any", _WRITES)),),
-    "openat": (Rule(NOTIFY, Test(2, "any", _WRITES)),),
+    "open": (Rule(NOTIFY, Argument(1, "any", _WRITES)),),
+    "openat": (Rule(NOTIFY, Argument(2, "any", _WRITES)),),
     # To ask whether something is there needs no rights of one's own.
-    "access": (Rule(NOTIFY, Test(1, "any", 7)),),
-    "faccessat": (Rule(NOTIFY, Test(2, "any", 7)),),
-    "faccessat2": (Rule(NOTIFY, Test(2, "any", 7)),),
-    "umask": (Rule(NOTIFY, Test(0, "any", 0o700)),),
+    "access": (Rule(NOTIFY, Argument(1, "any", 7)),),
+    "faccessat": (Rule(NOTIFY, Argument(2, "any", 7)),),
+    "faccessat2": (Rule(NOTIFY, Argument(2, "any", 7)),),
+    "umask": (Rule(NOTIFY, Argument(0, "any", 0o700)),),
     "getsockopt": tuple(
-        Rule(NOTIFY, Test(1, "is", 1), Test(2, "is", option)) for option in (_SO_PEERCRED, _SO_PEERGROUPS)
+        Rule(NOTIFY, Argument(1, "is", 1), Argument(2, "is", option)) for option in (_SO_PEERCRED, _SO_PEERGROUPS)
     ),
+    # Root in a container may write to the audit log, and programs that log in (sudo, su) complain if they may not:
+    # a kernel without auditing is fine with them.
+    "socket": (Rule(fail(errno.EPROTONOSUPPORT), Argument(0, "is", _AF_NETLINK), Argument(2, "is", _NETLINK_AUDIT)),),
     "prctl": (
         # Its files in /proc would become root's, and we could no longer read its memory (sudo and ssh-agent do that).
-        Rule(fail(0), Test(0, "is", _PR_SET_DUMPABLE)),
+        Rule(fail(0), Argument(0, "is", _PR_SET_DUMPABLE)),
         # sudo will not work where this is set, and for us set-id programs do.
-        Rule(fail(0), Test(0, "is", _PR_GET_NO_NEW_PRIVS)),
+        Rule(fail(0), Argument(0, "is", _PR_GET_NO_NEW_PRIVS)),
         *_first_argument(
             ids.PR_GET_KEEPCAPS, ids.PR_SET_KEEPCAPS, ids.PR_CAPBSET_READ, ids.PR_CAPBSET_DROP, ids.PR_GET_SECUREBITS,
             ids.PR_SET_SECUREBITS, ids.PR_CAP_AMBIENT,

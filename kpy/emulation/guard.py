@@ -32,8 +32,8 @@ class Guard:
 
     def search(self, who: Credentials, place: Place, *, follow: bool) -> None:
         """May `who` reach it, through the directories above it?"""
-        if who.effective & (CAP_DAC_OVERRIDE | CAP_DAC_READ_SEARCH):
-            return
+        if place.path == place.base or who.effective & (CAP_DAC_OVERRIDE | CAP_DAC_READ_SEARCH):
+            return  # what it has open already, it has reached
         real = _real(place, follow=follow)
         if real is None:
             parent = _real(place.parent(), follow=True)
@@ -45,7 +45,7 @@ class Guard:
             base = _real(Place(place.base), follow=True)
             if base is not None and (real == base or real.startswith(base.rstrip(b"/") + b"/")):
                 if real == base:
-                    return  # it has it open already
+                    return
                 start = base.rstrip(b"/")
         rest = real[len(start) :].split(b"/")[1:-1]
         directory = start

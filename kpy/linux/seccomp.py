@@ -40,8 +40,8 @@ def fail(number: int) -> int:
     return 0x00050000 | number
 
 
-class Test:
-    """Of one half of an argument: `low` or `high` 32 bits. "any": has it any of the bits? "is": does it equal them?"""
+class Argument:
+    """A test of the low or high 32 bits of an argument. "any": has it any of the bits? "is": does it equal them?"""
 
     __slots__ = ("argument", "bits", "high", "how")
 
@@ -57,7 +57,7 @@ class Rule:
 
     __slots__ = ("action", "tests")
 
-    def __init__(self, action: int, *tests: Test) -> None:
+    def __init__(self, action: int, *tests: Argument) -> None:
         self.action = action
         self.tests = tests
 

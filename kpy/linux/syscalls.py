@@ -50,7 +50,7 @@ open_tree_attr 467 file_getattr 468 file_setattr 469
 X86_64 = Arch(
     "x86_64", AUDIT_ARCH_X86_64, StatLayout(144, mode=24, uid=28, gid=32, rdev=40),
     """
-    open 2 stat 4 fstat 5 lstat 6 access 21 bind 49 getsockopt 55 execve 59 truncate 76 chdir 80 fchdir 81 rename 82
+    open 2 stat 4 fstat 5 lstat 6 access 21 socket 41 bind 49 getsockopt 55 execve 59 truncate 76 chdir 80 fchdir 81 rename 82
     mkdir 83 rmdir 84 creat 85 link 86 unlink 87 symlink 88 chmod 90 fchmod 91 chown 92 fchown 93 lchown 94 umask 95
     getuid 102 getgid 104 setuid 105 setgid 106 geteuid 107 getegid 108 setreuid 113 setregid 114 getgroups 115
     setgroups 116 setresuid 117 getresuid 118 setresgid 119 getresgid 120 setfsuid 122 setfsgid 123 capget 125
@@ -70,7 +70,7 @@ AARCH64 = Arch(
     renameat 38 truncate 45 faccessat 48 chdir 49 fchdir 50 chroot 51 fchmod 52 fchmodat 53 fchownat 54 fchown 55
     openat 56 newfstatat 79 fstat 80 utimensat 88 capget 90 capset 91 setregid 143 setgid 144 setreuid 145 setuid 146
     setresuid 147 getresuid 148 setresgid 149 getresgid 150 setfsuid 151 setfsgid 152 getgroups 158 setgroups 159
-    setrlimit 164 umask 166 prctl 167 getuid 174 geteuid 175 getgid 176 getegid 177 bind 200 getsockopt 209
+    setrlimit 164 umask 166 prctl 167 getuid 174 geteuid 175 getgid 176 getegid 177 socket 198 bind 200 getsockopt 209
     execve 221 prlimit64 261 renameat2 276 seccomp 277 execveat 281 statx 291
     """, _YOUNG,
 )  # fmt: skip
@@ -89,7 +89,7 @@ I386 = Arch(
     getxattr 229 lgetxattr 230 fgetxattr 231 listxattr 232 llistxattr 233 flistxattr 234 removexattr 235
     lremovexattr 236 fremovexattr 237 utimes 271 openat 295 mkdirat 296 mknodat 297 fchownat 298 futimesat 299
     unlinkat 301 renameat 302 linkat 303 symlinkat 304 fchmodat 306 faccessat 307 utimensat 320 prlimit64 340
-    renameat2 353 seccomp 354 execveat 358 bind 361 getsockopt 365 statx 383
+    renameat2 353 seccomp 354 execveat 358 socket 359 bind 361 getsockopt 365 statx 383
     """, _YOUNG,
 )  # fmt: skip
 
