@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _ALL = 0xFFFFFFFF
 _TMPFILE = 0o20000000  # without the O_DIRECTORY that is in os.O_TMPFILE
+_WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | _TMPFILE
 _AF_UNIX, _SUN_PATH = 1, 108
 _MOST_LINKS = 40
 _HOW_SIZE = 24  # of openat2's struct open_how, as it was first
@@ -35,9 +36,10 @@ _HOW_SIZE = 24  # of openat2's struct open_how, as it was first
 def _open(call: Call, directory: int, address: int, flags: int, mode: int) -> int | None:
     flags &= _ALL
     who = call.who
+    if is_unrestricted(who) and (flags & os.O_PATH or not flags & _WRITES):
+        return PROCEED
     if flags & os.O_PATH:
-        if not is_unrestricted(who):
-            call.world.guard.search(who, call.place(directory, address), follow=not flags & os.O_NOFOLLOW)
+        call.world.guard.search(who, call.place(directory, address), follow=not flags & os.O_NOFOLLOW)
         return PROCEED
     place = call.place(directory, address)
     if flags & _TMPFILE:

@@ -14,13 +14,12 @@ from kpy.emulation.permissions import EXECUTE, WRITE, granted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from kpy.emulation.call import Handler
 
 _ALL = 0xFFFFFFFF
 _SYMLINK_NOFOLLOW, _EACCESS, _EMPTY_PATH = 0x100, 0x200, 0x1000
-_RENAME_EXCHANGE = 2
 
 
 def _access(call: Call, directory: int, address: int, mode: int, flags: int) -> int | None:
@@ -55,21 +54,23 @@ def _truncate(call: Call) -> int | None:
     return PROCEED
 
 
-def _remove(call: Call, place: Place) -> int | None:
+def _remove(call: Call, directory: int, address: int) -> int | None:
     """unlink, rmdir: of the caller's own, or in a directory without the sticky bit."""
     who, world = call.who, call.world
     if is_unrestricted(who):
         return PROCEED
+    place = call.place(directory, address)
     world.guard.search(who, place, follow=False)
     parent = world.files.look(place.parent(), follow=True)
     world.guard.remove_from(who, parent, world.files.look(place, follow=False))
     return PROCEED
 
 
-def _rename(call: Call, old: Place, new: Place, flags: int) -> int | None:
+def _rename(call: Call, old_directory: int, old_address: int, new_directory: int, new_address: int) -> int | None:
     who, world = call.who, call.world
     if is_unrestricted(who):
         return PROCEED
+    old, new = call.place(old_directory, old_address), call.place(new_directory, new_address)
     files, guard = world.files, world.guard
     guard.search(who, old, follow=False)
     guard.search(who, new, follow=False)
@@ -88,19 +89,21 @@ def _rename(call: Call, old: Place, new: Place, flags: int) -> int | None:
     return PROCEED
 
 
-def _link(call: Call, new: Place) -> int | None:
+def _link(call: Call, directory: int, address: int) -> int | None:
     who, world = call.who, call.world
     if is_unrestricted(who):
         return PROCEED
+    new = call.place(directory, address)
     world.guard.search(who, new, follow=False)
     world.guard.make_in(who, world.files.look(new.parent(), follow=True))
     return PROCEED
 
 
-def _chdir(call: Call, place: Place) -> int | None:
+def _chdir(call: Call, find: "Callable[[], Place]") -> int | None:
     who, world = call.who, call.world
     if is_unrestricted(who):
         return PROCEED
+    place = find()
     world.guard.search(who, place, follow=True)
     file = world.files.look(place, follow=True)
     if stat.S_ISDIR(file.mode):
@@ -113,16 +116,14 @@ HANDLERS: "Mapping[str, Handler]" = {
     "faccessat": lambda call: _access(call, call.args[0], call.args[1], call.args[2], 0),
     "faccessat2": lambda call: _access(call, call.args[0], call.args[1], call.args[2], call.args[3]),
     "truncate": _truncate,
-    "unlink": lambda call: _remove(call, call.place(AT_FDCWD, call.args[0])),
-    "rmdir": lambda call: _remove(call, call.place(AT_FDCWD, call.args[0])),
-    "unlinkat": lambda call: _remove(call, call.place(call.args[0], call.args[1])),
-    "rename": lambda call: _rename(call, call.place(AT_FDCWD, call.args[0]), call.place(AT_FDCWD, call.args[1]), 0),
-    "renameat": lambda call: _rename(call, call.place(call.args[0], call.args[1]), call.place(call.args[2], call.args[3]), 0),
-    "renameat2": lambda call: _rename(
-        call, call.place(call.args[0], call.args[1]), call.place(call.args[2], call.args[3]), call.args[4]
-    ),
-    "link": lambda call: _link(call, call.place(AT_FDCWD, call.args[1])),
-    "linkat": lambda call: _link(call, call.place(call.args[2], call.args[3])),
-    "chdir": lambda call: _chdir(call, call.place(AT_FDCWD, call.args[0])),
-    "fchdir": lambda call: _chdir(call, call.descriptor(call.args[0])),
+    "unlink": lambda call: _remove(call, AT_FDCWD, call.args[0]),
+    "rmdir": lambda call: _remove(call, AT_FDCWD, call.args[0]),
+    "unlinkat": lambda call: _remove(call, call.args[0], call.args[1]),
+    "rename": lambda call: _rename(call, AT_FDCWD, call.args[0], AT_FDCWD, call.args[1]),
+    "renameat": lambda call: _rename(call, *call.args[:4]),
+    "renameat2": lambda call: _rename(call, *call.args[:4]),
+    "link": lambda call: _link(call, AT_FDCWD, call.args[1]),
+    "linkat": lambda call: _link(call, call.args[2], call.args[3]),
+    "chdir": lambda call: _chdir(call, lambda: call.place(AT_FDCWD, call.args[0])),
+    "fchdir": lambda call: _chdir(call, lambda: call.descriptor(call.args[0])),
 }

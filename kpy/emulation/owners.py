@@ -101,12 +101,12 @@ def _umask(call: Call) -> int | None:
     return PROCEED
 
 
-def _times(call: Call, place: Place, *, follow: bool, explicit: bool) -> int | None:
+def _times(call: Call, directory: int, address: int, flags: int, *, explicit: bool) -> int | None:
     """Times are the owner's to set; to now, also of those who may write."""
-    who = call.who
+    who, world = call.who, call.world
     if is_unrestricted(who):
         return PROCEED
-    world = call.world
+    place, follow = at(call, directory, address, flags) if address else (call.descriptor(directory), True)
     world.guard.search(who, place, follow=follow)
     file = world.files.look(place, follow=follow)
     if not permissions.owns(who, file.uid):
@@ -114,16 +114,6 @@ def _times(call: Call, place: Place, *, follow: bool, explicit: bool) -> int | N
             raise refuse(errno.EPERM)
         world.guard.use(who, file, permissions.WRITE)
     return PROCEED
-
-
-def _utimensat(call: Call) -> int | None:
-    directory, path, times, flags = call.args[:4]
-    if is_unrestricted(call.who):
-        return PROCEED
-    if not path:
-        return _times(call, call.descriptor(directory), follow=True, explicit=bool(times))
-    place, follow = at(call, directory, path, flags)
-    return _times(call, place, follow=follow, explicit=bool(times))
 
 
 HANDLERS: "Mapping[str, Handler]" = {
@@ -136,10 +126,8 @@ HANDLERS: "Mapping[str, Handler]" = {
     "fchmodat": lambda call: _chmod(call, call.place(call.args[0], call.args[1]), call.args[2], follow=True),
     "fchmodat2": _fchmodat2,
     "umask": _umask,
-    "utimensat": _utimensat,
-    "utime": lambda call: _times(call, call.place(AT_FDCWD, call.args[0]), follow=True, explicit=bool(call.args[1])),
-    "utimes": lambda call: _times(call, call.place(AT_FDCWD, call.args[0]), follow=True, explicit=bool(call.args[1])),
-    "futimesat": lambda call: _times(
-        call, call.place(call.args[0], call.args[1]), follow=True, explicit=bool(call.args[2])
-    ),
+    "utimensat": lambda call: _times(call, *call.args[:2], call.args[3], explicit=bool(call.args[2])),
+    "futimesat": lambda call: _times(call, *call.args[:2], 0, explicit=bool(call.args[2])),
+    "utimes": lambda call: _times(call, AT_FDCWD, call.args[0], 0, explicit=bool(call.args[1])),
+    "utime": lambda call: _times(call, AT_FDCWD, call.args[0], 0, explicit=bool(call.args[1])),
 }

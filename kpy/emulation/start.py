@@ -16,7 +16,7 @@ OUTER = -1
 """In place of an errno: somebody else emulates."""
 
 
-def confine(channel: socket.socket, arch: Arch, *, root: bool, guarded: bool) -> bool:
+def confine(channel: socket.socket, arch: Arch, *, root: bool) -> bool:
     """Come under the emulation, or what there is in its place; `receive` is told which at the other end of the channel.
     False: this process is emulated already, by a kpy that runs this one, and has ids to set like any other.
 
@@ -29,7 +29,7 @@ def confine(channel: socket.socket, arch: Arch, *, root: bool, guarded: bool) ->
     try:
         if not mark():
             raise OSError(errno.EPERM, "the hard limit of locks is too low")
-        listener = seccomp.install_with_listener(filters.watching(arch, guarded=guarded), arch)
+        listener = seccomp.install_with_listener(filters.watching(arch), arch)
     except OSError as error:
         if error.errno == errno.EBUSY and os.geteuid() == 0:
             channel.send(struct.pack("<i", OUTER))

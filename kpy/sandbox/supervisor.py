@@ -106,10 +106,8 @@ class _Emulated:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self._ours.close()
-        root = self._first.euid == 0
-        guarded = not root or self._first.egid != 0
         with self._theirs:
-            return start.confine(self._theirs, self._arch, root=root, guarded=guarded)
+            return start.confine(self._theirs, self._arch, root=self._first.euid == 0)
 
     def follow(self, child: int) -> int | None:
         """Answer until the child ends; its exit code. None if there is nothing to answer, and the child may live."""
