@@ -37,11 +37,20 @@ class World:
         self.memory = Memory(self._is_waiting)
         self.umask_matters = False
         """Has somebody set an umask that takes bits from the owner?"""
+        self.protects_links = _protects_links()
         self.afterwards: dict[int, Callable[[], None]] = {}
         """By process: what to do when it is heard of again, its last call made."""
 
     def _is_waiting(self) -> bool:
         return self.listener.is_waiting(self.number)
+
+
+def _protects_links() -> bool:
+    try:
+        with open("/proc/sys/fs/protected_hardlinks", "rb") as file:
+            return file.read().strip() != b"0"
+    except OSError:
+        return True
 
 
 class Call:

@@ -1,7 +1,6 @@
 """What an emulated user who is not root may not do, though the builder's user could: asked before the kernel is.
 
-Where a symlink leads through a directory that the user may not search, we look only at the directories of where it
-ends. Nobody is kept out by this who wants in: it makes a build behave, and is no protection.
+A directory that only a symlink in the middle of a path leads through is not asked about. Nobody is kept out by this who wants in: it makes a build behave, and is no protection.
 """
 
 import errno
@@ -13,6 +12,8 @@ from kpy.emulation.credentials import CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, Cre
 from kpy.emulation.files import File, Files
 from kpy.emulation.paths import Place
 from kpy.emulation.permissions import EXECUTE, WRITE
+
+_MOST_LINKS = 40  # as the kernel (MAXSYMLINKS)
 
 
 def _denied() -> OSError:
@@ -34,24 +35,28 @@ class Guard:
         """May `who` reach it, through the directories above it?"""
         if place.path == place.base or who.effective & (CAP_DAC_OVERRIDE | CAP_DAC_READ_SEARCH):
             return  # what it has open already, it has reached
-        real = _real(place, follow=follow)
-        if real is None:
-            parent = _real(place.parent(), follow=True)
-            if parent is None:
-                return  # the kernel will say that there is none
-            real = parent.rstrip(b"/") + b"/."
-        start = b""
+        self._reach(who, place)
+        links = 0
+        while follow and links < _MOST_LINKS and (link := _link(place)) is not None:
+            place = place.beside(link)
+            self._reach(who, place)
+            links += 1
+
+    def _reach(self, who: Credentials, place: Place) -> None:
+        """May it enter the directories above, from where it starts?"""
+        parent = _real(place.parent())
+        if parent is None:
+            return  # the kernel will say that there is none
+        directory, rest = b"", parent
         if place.base:
-            base = _real(Place(place.base), follow=True)
-            if base is not None and (real == base or real.startswith(base.rstrip(b"/") + b"/")):
-                if real == base:
-                    return
-                start = base.rstrip(b"/")
-        rest = real[len(start) :].split(b"/")[1:-1]
-        directory = start
-        for name in [b"", *rest]:
-            directory = directory + b"/" + name if name else directory
-            self._may_enter(who, directory or b"/")
+            base = _real(Place(place.base))
+            if base is not None and (parent + b"/").startswith(base.rstrip(b"/") + b"/"):
+                directory, rest = base.rstrip(b"/"), parent[len(base.rstrip(b"/")) :]
+        self._may_enter(who, directory or b"/")
+        for name in rest.split(b"/"):
+            if name:
+                directory += b"/" + name
+                self._may_enter(who, directory)
 
     def _may_enter(self, who: Credentials, path: bytes) -> None:
         try:
@@ -78,11 +83,11 @@ class Guard:
             raise OSError(errno.EPERM, os.strerror(errno.EPERM))
 
 
-def _real(place: Place, *, follow: bool) -> bytes | None:
-    """The path without symlinks; None if it is not there, or has none."""
-    flags = os.O_PATH | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
+def _real(directory: Place) -> bytes | None:
+    """The path of a directory without symlinks; None if it is not there."""
+    flags = os.O_PATH | os.O_CLOEXEC | os.O_DIRECTORY
     try:
-        descriptor = os.open(place.path, flags, dir_fd=place.dir_fd)
+        descriptor = os.open(directory.path, flags, dir_fd=directory.dir_fd)
     except OSError:
         return None
     try:
@@ -90,3 +95,10 @@ def _real(place: Place, *, follow: bool) -> bytes | None:
     finally:
         os.close(descriptor)
     return path if path.startswith(b"/") else None
+
+
+def _link(place: Place) -> bytes | None:
+    try:
+        return os.readlink(place.path, dir_fd=place.dir_fd)
+    except OSError:
+        return None

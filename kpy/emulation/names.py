@@ -5,8 +5,9 @@ import errno
 import os
 import stat
 
-from kpy.emulation import credentials
+from kpy.emulation import credentials, permissions
 from kpy.emulation.call import PROCEED, Call, refuse
+from kpy.emulation.files import File
 from kpy.emulation.guard import is_unrestricted
 from kpy.emulation.owners import at
 from kpy.emulation.paths import AT_FDCWD, Place
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from kpy.emulation.call import Handler
 
 _ALL = 0xFFFFFFFF
-_SYMLINK_NOFOLLOW, _EACCESS, _EMPTY_PATH = 0x100, 0x200, 0x1000
+_SYMLINK_NOFOLLOW, _EACCESS, _SYMLINK_FOLLOW, _EMPTY_PATH = 0x100, 0x200, 0x400, 0x1000
 
 
 def _access(call: Call, directory: int, address: int, mode: int, flags: int) -> int | None:
@@ -89,14 +90,35 @@ def _rename(call: Call, old_directory: int, old_address: int, new_directory: int
     return PROCEED
 
 
-def _link(call: Call, directory: int, address: int) -> int | None:
+def _link(call: Call, old: tuple[int, int, int], directory: int, address: int) -> int | None:
+    """`old`: descriptor, path and flags. The kernel protects files that the caller could not write to (proc(5),
+    protected_hardlinks); to it, all are the caller's."""
     who, world = call.who, call.world
     if is_unrestricted(who):
         return PROCEED
     new = call.place(directory, address)
+    source, _ = at(call, *old)
+    follow = bool(old[2] & _SYMLINK_FOLLOW)
+    world.guard.search(who, source, follow=follow)
     world.guard.search(who, new, follow=False)
+    file = world.files.look(source, follow=follow)
+    try:
+        world.files.look(new, follow=False)
+    except FileNotFoundError:
+        pass
+    else:
+        return PROCEED  # EEXIST
     world.guard.make_in(who, world.files.look(new.parent(), follow=True))
+    if not permissions.owns(who, file.uid) and world.protects_links and not _may_be_linked(call, file):
+        raise refuse(errno.EPERM)
     return PROCEED
+
+
+def _may_be_linked(call: Call, file: File) -> bool:
+    """By another than its owner (safe_hardlink_source)."""
+    mode = file.mode
+    set_id = mode & stat.S_ISUID or (mode & stat.S_ISGID and mode & stat.S_IXGRP)
+    return stat.S_ISREG(mode) and not set_id and granted(call.who, mode, file.uid, file.gid) & 6 == 6
 
 
 def _chdir(call: Call, find: "Callable[[], Place]") -> int | None:
@@ -120,10 +142,10 @@ HANDLERS: "Mapping[str, Handler]" = {
     "rmdir": lambda call: _remove(call, AT_FDCWD, call.args[0]),
     "unlinkat": lambda call: _remove(call, call.args[0], call.args[1]),
     "rename": lambda call: _rename(call, AT_FDCWD, call.args[0], AT_FDCWD, call.args[1]),
-    "renameat": lambda call: _rename(call, *call.args[:4]),
-    "renameat2": lambda call: _rename(call, *call.args[:4]),
-    "link": lambda call: _link(call, AT_FDCWD, call.args[1]),
-    "linkat": lambda call: _link(call, call.args[2], call.args[3]),
+    "renameat": lambda call: _rename(call, call.args[0], call.args[1], call.args[2], call.args[3]),
+    "renameat2": lambda call: _rename(call, call.args[0], call.args[1], call.args[2], call.args[3]),
+    "link": lambda call: _link(call, (AT_FDCWD, call.args[0], 0), AT_FDCWD, call.args[1]),
+    "linkat": lambda call: _link(call, (call.args[0], call.args[1], call.args[4]), call.args[2], call.args[3]),
     "chdir": lambda call: _chdir(call, lambda: call.place(AT_FDCWD, call.args[0])),
     "fchdir": lambda call: _chdir(call, lambda: call.descriptor(call.args[0])),
 }

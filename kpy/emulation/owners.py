@@ -2,6 +2,7 @@
 
 import errno
 import stat
+import struct
 
 from kpy.emulation import permissions
 from kpy.emulation.call import PROCEED, Call, refuse
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 _ALL = 0xFFFFFFFF
 _SYMLINK_NOFOLLOW, _EMPTY_PATH = 0x100, 0x1000
+_NOW, _OMIT = 0x3FFFFFFF, 0x3FFFFFFE  # UTIME_NOW, UTIME_OMIT
 _CAPABILITY = "security.capability"
 
 
@@ -101,6 +103,16 @@ def _umask(call: Call) -> int | None:
     return PROCEED
 
 
+def _utimensat(call: Call) -> int | None:
+    times = call.args[2]
+    if not times or is_unrestricted(call.who):
+        return _times(call, call.args[0], call.args[1], call.args[3], explicit=False)
+    first, second = struct.unpack("<8xq8xq", call.read(times, 32))
+    if first == second == _OMIT:
+        return PROCEED
+    return _times(call, call.args[0], call.args[1], call.args[3], explicit=not first == second == _NOW)
+
+
 def _times(call: Call, directory: int, address: int, flags: int, *, explicit: bool) -> int | None:
     """Times are the owner's to set; to now, also of those who may write."""
     who, world = call.who, call.world
@@ -126,8 +138,8 @@ HANDLERS: "Mapping[str, Handler]" = {
     "fchmodat": lambda call: _chmod(call, call.place(call.args[0], call.args[1]), call.args[2], follow=True),
     "fchmodat2": _fchmodat2,
     "umask": _umask,
-    "utimensat": lambda call: _times(call, *call.args[:2], call.args[3], explicit=bool(call.args[2])),
-    "futimesat": lambda call: _times(call, *call.args[:2], 0, explicit=bool(call.args[2])),
+    "utimensat": _utimensat,
+    "futimesat": lambda call: _times(call, call.args[0], call.args[1], 0, explicit=bool(call.args[2])),
     "utimes": lambda call: _times(call, AT_FDCWD, call.args[0], 0, explicit=bool(call.args[1])),
     "utime": lambda call: _times(call, AT_FDCWD, call.args[0], 0, explicit=bool(call.args[1])),
 }
