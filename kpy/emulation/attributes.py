@@ -5,10 +5,12 @@ import errno
 import os
 import stat
 
-from kpy.emulation import credentials
+from kpy.emulation import credentials, permissions
 from kpy.emulation.call import PROCEED, Call, refuse
-from kpy.emulation.files import File
+from kpy.emulation.files import CAPABILITY, File
+from kpy.emulation.guard import is_unrestricted
 from kpy.emulation.paths import AT_FDCWD, Place
+from kpy.emulation.permissions import READ, WRITE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +22,6 @@ _ALL = 0xFFFFFFFF
 _CREATE, _REPLACE = 1, 2
 _NAME_LIMIT, _SIZE_LIMIT = 255, 65536
 _TOTAL_LIMIT = 1 << 20  # of all values that we keep of one file
-_CAPABILITY = "security.capability"
 _CAPABILITY_SIZES = {0x01000000: 12, 0x02000000: 20, 0x03000000: 24}  # by revision (linux/capability.h)
 
 
@@ -54,12 +55,8 @@ def _on_disk(file: File, name: str) -> bytes | None:
 
 def _set(call: Call, place: Place, *, follow: bool) -> int | None:
     name = _name(call, call.args[1])
-    who = call.who
     if not _is_ours(name):
-        file = _look(call, place, follow=follow)
-        if file.ours and stat.S_ISREG(file.status.st_mode) and not file.status.st_mode & stat.S_IWUSR:
-            call.world.guard.use(who, file, 2)
-            call.world.files.open_up(file)
+        _use(call, _look(call, place, follow=follow), name, WRITE)
         return PROCEED
     size, flags = call.args[3], call.args[4] & _ALL
     if flags & ~(_CREATE | _REPLACE):
@@ -69,7 +66,7 @@ def _set(call: Call, place: Place, *, follow: bool) -> int | None:
     value = call.read(call.args[2], size)
     file = _look(call, place, follow=follow)
     _may_set(call, file, name)
-    if name == _CAPABILITY:
+    if name == CAPABILITY:
         value = _checked(value)
     held = _recorded(file)
     there = name in held or _on_disk(file, name) is not None
@@ -83,12 +80,23 @@ def _set(call: Call, place: Place, *, follow: bool) -> int | None:
     return 0
 
 
+def _use(call: Call, file: File, name: str, wanted: int) -> None:
+    """User attributes are as the content of the file, ACLs are the owner's to set. Refuse it, or see to it that the
+    kernel does not."""
+    if name.startswith("user."):
+        call.world.guard.use(call.who, file, wanted)
+        if file.ours and stat.S_ISREG(file.status.st_mode) and wanted << 6 & ~file.status.st_mode:
+            call.world.files.open_up(file)
+    elif name.startswith("system.") and wanted == WRITE and not permissions.owns(call.who, file.uid):
+        raise refuse(errno.EPERM)
+
+
 def _may_set(call: Call, file: File, name: str) -> None:
     """Capabilities of files are for who has CAP_SETFCAP. The others are for CAP_SYS_ADMIN, which the root of a plain
     container lacks; here root may set them, for that is what root is to who asks for them."""
     if not call.who.may(credentials.CAP_SETFCAP):
         raise refuse(errno.EPERM)
-    if name == _CAPABILITY and stat.S_ISLNK(file.mode):
+    if name == CAPABILITY and stat.S_ISLNK(file.mode):
         raise refuse(errno.EPERM)
 
 
@@ -103,6 +111,8 @@ def _checked(value: bytes) -> bytes:
 def _get(call: Call, place: Place, *, follow: bool) -> int | None:
     name = _name(call, call.args[1])
     if not _is_ours(name):
+        if not is_unrestricted(call.who):
+            _use(call, _look(call, place, follow=follow), name, READ)
         return PROCEED
     value = _recorded(_look(call, place, follow=follow)).get(name)
     if value is None:
@@ -142,6 +152,7 @@ def _long(place: Place) -> bytes:
 def _remove(call: Call, place: Place, *, follow: bool) -> int | None:
     name = _name(call, call.args[1])
     if not _is_ours(name):
+        _use(call, _look(call, place, follow=follow), name, WRITE)
         return PROCEED
     file = _look(call, place, follow=follow)
     held = _recorded(file)

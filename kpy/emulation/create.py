@@ -9,10 +9,10 @@ import os
 import stat
 import struct
 
-from kpy.emulation import credentials
+from kpy.emulation import credentials, permissions
 from kpy.emulation.call import ANSWERED, PROCEED, Call, refuse
 from kpy.emulation.credentials import Credentials
-from kpy.emulation.files import File
+from kpy.emulation.files import CAPABILITY, File
 from kpy.emulation.guard import is_unrestricted
 from kpy.emulation.paths import AT_FDCWD, Place
 from kpy.emulation.permissions import READ, WRITE
@@ -45,9 +45,9 @@ def _open(call: Call, directory: int, address: int, flags: int, mode: int) -> in
     if flags & _TMPFILE:
         return _open_unnamed(call, place, flags, mode)
     exclusive = flags & os.O_CREAT and flags & os.O_EXCL
-    file = _existing(call, place, follow=not (exclusive or flags & os.O_NOFOLLOW))
-    if not is_unrestricted(who):
-        call.world.guard.search(who, place, follow=not exclusive)
+    follow = not (exclusive or flags & os.O_NOFOLLOW)
+    call.world.guard.search(who, place, follow=follow)
+    file = _existing(call, place, follow=follow)
     if file is None:
         if not flags & os.O_CREAT or place.path.endswith(b"/"):
             return PROCEED  # the kernel says that there is none
@@ -76,9 +76,32 @@ def _wanted(flags: int) -> int:
 def _allow_open(call: Call, file: File, flags: int) -> None:
     """Refuse it, or see to it that the kernel does not."""
     wanted = _wanted(flags)
+    if stat.S_ISDIR(file.mode):
+        if wanted & WRITE or flags & os.O_CREAT:
+            return  # the kernel says EISDIR
+    elif flags & os.O_DIRECTORY:
+        return  # and ENOTDIR
     call.world.guard.use(call.who, file, wanted)
-    if file.ours and stat.S_ISREG(file.status.st_mode) and wanted << 6 & ~file.status.st_mode:
+    if not stat.S_ISREG(file.mode):
+        return
+    if file.ours and wanted << 6 & ~file.status.st_mode:
         call.world.files.open_up(file)
+    if wanted & WRITE:
+        written(call, file)
+
+
+def written(call: Call, file: File) -> None:
+    """Writing takes capabilities from a file, and set-id bits if the writer is not root (file_remove_privs). We do not
+    see it written to: it is as if all that is opened for it were."""
+    mode = _after_writing(call, file.mode, file.gid)
+    xattrs = file.record.xattrs if file.record is not None else {}
+    if mode != file.mode or CAPABILITY in xattrs:
+        kept = {name: value for name, value in xattrs.items() if name != CAPABILITY}
+        call.world.files.change(file, mode=mode, xattrs=kept)
+
+
+def _after_writing(call: Call, mode: int, gid: int) -> int:
+    return mode if call.who.may(credentials.CAP_FSETID) else permissions.after_chown(call.who, mode, gid)
 
 
 class _New:
@@ -88,6 +111,8 @@ class _New:
         """`mode` with the type. Raises OSError where the caller may not make it."""
         who, world = call.who, call.world
         self.parent = world.files.look(place.parent(), follow=True)
+        if not stat.S_ISDIR(self.parent.mode):
+            raise refuse(errno.ENOTDIR)
         self.uid, self.gid = who.fsuid, who.fsgid
         plain = is_unrestricted(who)
         if not plain:
@@ -100,6 +125,8 @@ class _New:
         owner_bits = 0o700 if stat.S_ISDIR(mode) else 0o400
         self.by_kernel = (
             plain
+            and not stat.S_ISCHR(mode)
+            and not stat.S_ISBLK(mode)
             and self.gid == 0
             and not world.umask_matters
             and (mode & owner_bits == owner_bits or stat.S_ISLNK(mode))
@@ -132,6 +159,8 @@ def _create(call: Call, place: Place, flags: int, mode: int) -> int | None:
     new = _New(call, place, stat.S_IFREG | mode & 0o7777)
     if new.by_kernel:
         return PROCEED
+    if flags & os.O_ACCMODE != os.O_RDONLY:
+        new.mode = _after_writing(call, new.mode, new.gid)
     ours = flags & ~_TMPFILE | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOCTTY
     try:
         descriptor = os.open(place.path, ours, physical(new.mode), dir_fd=place.dir_fd)
@@ -155,10 +184,10 @@ def _open_unnamed(call: Call, place: Place, flags: int, mode: int) -> int | None
     if is_unrestricted(call.who) and mode & 0o400:
         return PROCEED
     inside = Place(place.path + b"/.", place.base, place.dir_fd)
+    call.world.guard.search(call.who, place, follow=True)
     new = _New.__new__(_New)
     who, world = call.who, call.world
     new.parent = world.files.look(inside, follow=True)
-    world.guard.search(who, place, follow=True)
     world.guard.make_in(who, new.parent)
     new.uid, new.gid = who.fsuid, new.parent.gid if new.parent.mode & stat.S_ISGID else who.fsgid
     new.mode = _masked(stat.S_IFREG | mode & 0o7777, call.umask(), who, new.gid, inherits=bool(new.parent.mode & stat.S_ISGID))
@@ -228,7 +257,7 @@ def _make(call: Call, place: Place, mode: int, make: "Callable[[Place, _New], No
         call.world.guard.search(who, place, follow=False)
     place = Place(place.path.rstrip(b"/"), place.base, place.dir_fd) if stat.S_ISDIR(mode) else place
     new = _New(call, place, mode)
-    if new.by_kernel and not rdev:
+    if new.by_kernel:
         return PROCEED
     make(place, new)
     _record(call, place, new, follow=False, rdev=rdev)
@@ -245,7 +274,6 @@ def _mkdir(call: Call, place: Place, mode: int) -> int | None:
 def _mknod(call: Call, place: Place, mode: int, device: int) -> int | None:
     """A device is an empty file on disk; the layer gets a device."""
     kind = stat.S_IFMT(mode) or stat.S_IFREG
-    permissions = mode & 0o7777
     if kind not in (stat.S_IFCHR, stat.S_IFBLK):
         if kind not in (stat.S_IFREG, stat.S_IFIFO, stat.S_IFSOCK):
             return PROCEED  # the kernel refuses
@@ -253,20 +281,14 @@ def _mknod(call: Call, place: Place, mode: int, device: int) -> int | None:
         def make(where: Place, new: _New) -> None:
             os.mknod(where.path, kind | physical(new.mode), dir_fd=where.dir_fd)
 
-        return _make(call, place, kind | permissions, make)
-    if not call.who.may(credentials.CAP_MKNOD):
-        raise refuse(errno.EPERM)
+        return _make(call, place, kind | mode & 0o7777, make)
 
     def make_device(where: Place, new: _New) -> None:
+        if not call.who.may(credentials.CAP_MKNOD):
+            raise refuse(errno.EPERM)
         os.mknod(where.path, stat.S_IFREG | physical(new.mode), dir_fd=where.dir_fd)
 
-    new_mode = kind | permissions
-    new = _New(call, place, new_mode)
-    if new.by_kernel:
-        new.mode = _masked(new_mode, call.umask(), call.who, new.gid, inherits=False)
-    make_device(place, new)
-    _record(call, place, new, follow=False, rdev=device & _ALL)
-    return 0
+    return _make(call, place, kind | mode & 0o7777, make_device, rdev=device & _ALL)
 
 
 def _symlink(call: Call, content: int, place: Place) -> int | None:

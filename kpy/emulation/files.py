@@ -14,6 +14,7 @@ from kpy.emulation.paths import Place
 from kpy.linux.ledger import Key, Ledger, Record, physical
 from kpy.linux.syscalls import STATX_BTIME, STATX_BTIME_BIT, STATX_DEV, STATX_INO, STATX_SIZE, Arch
 
+CAPABILITY = "security.capability"
 _AT_FDCWD, _AT_SYMLINK_NOFOLLOW = -100, 0x100
 _STATX_INO_BIT = 0x100
 _SET_IDS = stat.S_ISUID | stat.S_ISGID
@@ -50,6 +51,8 @@ class Files:
         self._number = arch.numbers["statx"]
         self._buffer = ctypes.create_string_buffer(STATX_SIZE)
         self.anonymous = _anonymous_devices()
+        self.kernels = frozenset(os.stat(path).st_dev for path in ("/proc", "/sys") if os.path.ismount(path))
+        """Devices of file systems that are the kernel's, in no image."""
 
     def look(self, place: Place, *, follow: bool) -> File:
         """stat(2) or lstat(2), with the truth."""
@@ -93,9 +96,10 @@ class Files:
         on_disk = file.status.st_mode
         try:
             # This changes nothing but the time of the last change: the snapshot then looks at the file, and an
-            # overlay copies it up now, not after its time of birth is noted.
+            # overlay copies it up now, not after its time of birth is noted. (And it takes away set-id bits.)
             os.chown(place.path, -1, -1, dir_fd=place.dir_fd, follow_symlinks=file.follow)
-            if not stat.S_ISLNK(on_disk) and physical(mode) != stat.S_IMODE(on_disk):
+            kept = stat.S_IMODE(on_disk) if stat.S_ISDIR(on_disk) else stat.S_IMODE(on_disk) & ~_SET_IDS
+            if not stat.S_ISLNK(on_disk) and physical(mode) != kept:
                 os.chmod(place.path, physical(mode), dir_fd=place.dir_fd)
                 on_disk = stat.S_IFMT(on_disk) | physical(mode)
         except OSError as error:

@@ -30,9 +30,9 @@ _WATCHED = _names(
     "creat openat2 mkdir mkdirat mknod mknodat symlink symlinkat bind truncate "
     "setxattr lsetxattr fsetxattr getxattr lgetxattr fgetxattr listxattr llistxattr flistxattr "
     "removexattr lremovexattr fremovexattr "
-    "execve execveat chroot "
+    "execve execveat chroot access faccessat faccessat2 "
     # Only to refuse them to users who are not root. They make installations some 15 % slower.
-    "open openat unlink unlinkat rmdir rename renameat renameat2 link linkat chdir fchdir "
+    "open openat unlink unlinkat rmdir rename renameat renameat2 link linkat chdir fchdir readlink readlinkat "
     "utime utimes futimesat utimensat"
 )
 
@@ -49,10 +49,6 @@ def _limit(argument: int) -> tuple[Rule, ...]:
 
 RULES: dict[str, tuple[Rule, ...]] = {
     **dict.fromkeys(_WATCHED, _ALWAYS),
-    # To ask whether something is there needs no rights of one's own.
-    "access": (Rule(NOTIFY, Argument(1, "any", 7)),),
-    "faccessat": (Rule(NOTIFY, Argument(2, "any", 7)),),
-    "faccessat2": (Rule(NOTIFY, Argument(2, "any", 7)),),
     "umask": (Rule(NOTIFY, Argument(0, "any", 0o700)),),
     "getsockopt": tuple(
         Rule(NOTIFY, Argument(1, "is", 1), Argument(2, "is", option)) for option in (_SO_PEERCRED, _SO_PEERGROUPS)

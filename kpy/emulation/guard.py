@@ -1,6 +1,6 @@
 """What an emulated user who is not root may not do, though the builder's user could: asked before the kernel is.
 
-A directory that only a symlink in the middle of a path leads through is not asked about. Nobody is kept out by this who wants in: it makes a build behave, and is no protection.
+Nobody is kept out by this who wants in: it makes a build behave, and is no protection.
 """
 
 import errno
@@ -35,39 +35,47 @@ class Guard:
         """May `who` reach it, through the directories above it?"""
         if place.path == place.base or who.effective & (CAP_DAC_OVERRIDE | CAP_DAC_READ_SEARCH):
             return  # what it has open already, it has reached
-        self._reach(who, place)
-        links = 0
-        while follow and links < _MOST_LINKS and (link := _link(place)) is not None:
-            place = place.beside(link)
-            self._reach(who, place)
-            links += 1
-
-    def _reach(self, who: Credentials, place: Place) -> None:
-        """May it enter the directories above, from where it starts?"""
-        parent = _real(place.parent())
-        if parent is None:
-            return  # the kernel will say that there is none
-        directory, rest = b"", parent
+        current, rest = b"", place.path
         if place.base:
-            base = _real(Place(place.base))
-            if base is not None and (parent + b"/").startswith(base.rstrip(b"/") + b"/"):
-                directory, rest = base.rstrip(b"/"), parent[len(base.rstrip(b"/")) :]
-        self._may_enter(who, directory or b"/")
-        for name in rest.split(b"/"):
-            if name:
-                directory += b"/" + name
-                self._may_enter(who, directory)
+            current, rest = os.readlink(place.base).rstrip(b"/"), rest.removeprefix(place.base)
+        if current and not current.startswith(b"/"):
+            return  # not a directory
+        todo = [name for name in reversed(rest.split(b"/")) if name not in (b"", b".")]
+        links = 0
+        while todo and links <= _MOST_LINKS and self._may_enter(who, current or b"/"):
+            name = todo.pop()
+            if name == b"..":
+                current = current.rpartition(b"/")[0]
+                continue
+            link = _link(current + b"/" + name) if todo or follow or rest.endswith(b"/") else None
+            if link is None:
+                current += b"/" + name
+                continue
+            links += 1
+            if link.startswith(b"/"):
+                current = b""
+            todo += [name for name in reversed(link.split(b"/")) if name not in (b"", b".")]
 
-    def _may_enter(self, who: Credentials, path: bytes) -> None:
+    def _may_enter(self, who: Credentials, path: bytes) -> bool:
+        """Is it a directory, and one of the image's? If so, and `who` may not search it: EACCES."""
         try:
-            file = self._files.look(Place(path), follow=True)
+            file = self._files.look(Place(path), follow=False)
         except OSError:
-            return
-        if not permissions.granted(who, file.mode, file.uid, file.gid) & EXECUTE:
-            raise _denied()
+            return False
+        if not stat.S_ISDIR(file.mode) or file.key[0] in self._files.kernels:
+            return False
+        self.use(who, file, EXECUTE)
+        return True
+
+    def contains(self, directory: Place, place: Place) -> bool:
+        """Is the second, a directory, the first or below it?"""
+        above, below = _real(directory), _real(place)
+        return above is not None and below is not None and (below + b"/").startswith(above + b"/")
 
     def use(self, who: Credentials, file: File, wanted: int) -> None:
         """May it read, write, execute (bits of rwx) the file?"""
+        if file.key[0] in self._files.kernels:
+            return  # /proc has its own rules
         if wanted & ~permissions.granted(who, file.mode, file.uid, file.gid):
             raise _denied()
 
@@ -97,8 +105,8 @@ def _real(directory: Place) -> bytes | None:
     return path if path.startswith(b"/") else None
 
 
-def _link(place: Place) -> bytes | None:
+def _link(path: bytes) -> bytes | None:
     try:
-        return os.readlink(place.path, dir_fd=place.dir_fd)
+        return os.readlink(path)
     except OSError:
         return None

@@ -7,6 +7,7 @@ import stat
 
 from kpy.emulation import credentials, permissions
 from kpy.emulation.call import PROCEED, Call, refuse
+from kpy.emulation.create import written
 from kpy.emulation.files import File
 from kpy.emulation.guard import is_unrestricted
 from kpy.emulation.owners import at
@@ -29,6 +30,8 @@ def _access(call: Call, directory: int, address: int, mode: int, flags: int) -> 
     flags &= _ALL
     if mode & ~7 or flags & ~(_SYMLINK_NOFOLLOW | _EACCESS | _EMPTY_PATH):
         raise refuse(errno.EINVAL)
+    if not mode and is_unrestricted(call.who):
+        return PROCEED
     who = call.who if flags & _EACCESS else credentials.for_access(call.who)
     world = call.world
     place, follow = at(call, directory, address, flags)
@@ -49,9 +52,22 @@ def _truncate(call: Call) -> int | None:
     who, world = call.who, call.world
     world.guard.search(who, place, follow=True)
     file = world.files.look(place, follow=True)
+    if stat.S_ISDIR(file.mode):
+        return PROCEED  # EISDIR
     world.guard.use(who, file, WRITE)
     if file.ours and stat.S_ISREG(file.status.st_mode) and not file.status.st_mode & stat.S_IWUSR:
         world.files.open_up(file)
+    written(call, file)
+    return PROCEED
+
+
+def _readlink(call: Call, directory: int, address: int) -> int | None:
+    who, world = call.who, call.world
+    if is_unrestricted(who):
+        return PROCEED
+    path = world.memory.path(call.pid, address)
+    if path:
+        world.guard.search(who, world.places.of_path(call.pid, directory, path), follow=False)
     return PROCEED
 
 
@@ -61,10 +77,17 @@ def _remove(call: Call, directory: int, address: int) -> int | None:
     if is_unrestricted(who):
         return PROCEED
     place = call.place(directory, address)
-    world.guard.search(who, place, follow=False)
-    parent = world.files.look(place.parent(), follow=True)
-    world.guard.remove_from(who, parent, world.files.look(place, follow=False))
+    world.guard.remove_from(who, _directory(call, place), world.files.look(place, follow=False))
     return PROCEED
+
+
+def _directory(call: Call, place: Place) -> File:
+    """The directory that the last name of a path is in, if the caller may reach it."""
+    call.world.guard.search(call.who, place, follow=False)
+    file = call.world.files.look(place.parent(), follow=True)
+    if not stat.S_ISDIR(file.mode):
+        raise refuse(errno.ENOTDIR)
+    return file
 
 
 def _rename(call: Call, old_directory: int, old_address: int, new_directory: int, new_address: int) -> int | None:
@@ -73,15 +96,19 @@ def _rename(call: Call, old_directory: int, old_address: int, new_directory: int
         return PROCEED
     old, new = call.place(old_directory, old_address), call.place(new_directory, new_address)
     files, guard = world.files, world.guard
-    guard.search(who, old, follow=False)
-    guard.search(who, new, follow=False)
+    source, target = _directory(call, old), _directory(call, new)
     moved = files.look(old, follow=False)
-    source = files.look(old.parent(), follow=True)
-    guard.remove_from(who, source, moved)
-    target = files.look(new.parent(), follow=True)
+    if guard.contains(old, new.parent()) or guard.contains(new, old.parent()):
+        return PROCEED  # the kernel refuses
+    replaced = None
     try:
         replaced = files.look(new, follow=False)
     except FileNotFoundError:
+        pass
+    if replaced is not None and replaced.key == moved.key:
+        return PROCEED  # nothing is done
+    guard.remove_from(who, source, moved)
+    if replaced is None:
         guard.make_in(who, target)
     else:
         guard.remove_from(who, target, replaced)
@@ -100,17 +127,17 @@ def _link(call: Call, old: tuple[int, int, int], directory: int, address: int) -
     source, _ = at(call, *old)
     follow = bool(old[2] & _SYMLINK_FOLLOW)
     world.guard.search(who, source, follow=follow)
-    world.guard.search(who, new, follow=False)
     file = world.files.look(source, follow=follow)
+    parent = _directory(call, new)
     try:
         world.files.look(new, follow=False)
     except FileNotFoundError:
         pass
     else:
         return PROCEED  # EEXIST
-    world.guard.make_in(who, world.files.look(new.parent(), follow=True))
     if not permissions.owns(who, file.uid) and world.protects_links and not _may_be_linked(call, file):
         raise refuse(errno.EPERM)
+    world.guard.make_in(who, parent)
     return PROCEED
 
 
@@ -138,6 +165,8 @@ HANDLERS: "Mapping[str, Handler]" = {
     "faccessat": lambda call: _access(call, call.args[0], call.args[1], call.args[2], 0),
     "faccessat2": lambda call: _access(call, call.args[0], call.args[1], call.args[2], call.args[3]),
     "truncate": _truncate,
+    "readlink": lambda call: _readlink(call, AT_FDCWD, call.args[0]),
+    "readlinkat": lambda call: _readlink(call, call.args[0], call.args[1]),
     "unlink": lambda call: _remove(call, AT_FDCWD, call.args[0]),
     "rmdir": lambda call: _remove(call, AT_FDCWD, call.args[0]),
     "unlinkat": lambda call: _remove(call, call.args[0], call.args[1]),

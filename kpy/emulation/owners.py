@@ -6,6 +6,7 @@ import struct
 
 from kpy.emulation import permissions
 from kpy.emulation.call import PROCEED, Call, refuse
+from kpy.emulation.files import CAPABILITY
 from kpy.emulation.guard import is_unrestricted
 from kpy.emulation.paths import AT_FDCWD, Place
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 _ALL = 0xFFFFFFFF
 _SYMLINK_NOFOLLOW, _EMPTY_PATH = 0x100, 0x1000
 _NOW, _OMIT = 0x3FFFFFFF, 0x3FFFFFFE  # UTIME_NOW, UTIME_OMIT
-_CAPABILITY = "security.capability"
 
 
 def _given(number: int) -> int | None:
@@ -37,8 +37,8 @@ def _chown(call: Call, place: Place, owner: int, group: int, *, follow: bool) ->
     gid = file.gid if gid is None else gid
     mode = permissions.after_chown(who, file.mode, file.gid)
     xattrs = file.record.xattrs if file.record is not None else {}
-    if _CAPABILITY in xattrs and not stat.S_ISDIR(file.mode):
-        xattrs = {name: value for name, value in xattrs.items() if name != _CAPABILITY}
+    if CAPABILITY in xattrs and not stat.S_ISDIR(file.mode):
+        xattrs = {name: value for name, value in xattrs.items() if name != CAPABILITY}
     elif (uid, gid, mode) == (file.uid, file.gid, file.mode):
         return 0  # dpkg and tar do this to every file
     files.change(file, mode=mode, uid=uid, gid=gid, xattrs=xattrs)

@@ -9,7 +9,7 @@ import struct
 from kpy.emulation import credentials
 from kpy.emulation.call import PROCEED, Call, refuse
 from kpy.emulation.credentials import Credentials
-from kpy.emulation.files import File
+from kpy.emulation.files import CAPABILITY, File
 from kpy.emulation.guard import is_unrestricted
 from kpy.emulation.owners import at
 from kpy.emulation.paths import AT_FDCWD, Place
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 _SYMLINK_NOFOLLOW = 0x100
 _EFFECTIVE = 1  # VFS_CAP_FLAGS_EFFECTIVE
-_CAPABILITY = "security.capability"
 _MOST_SCRIPTS = 4  # of scripts whose interpreters are scripts (fs/exec.c)
 
 
@@ -66,7 +65,7 @@ def _after(who: Credentials, file: File, *, is_script: bool) -> Credentials:
             uid = file.uid
         if file.mode & stat.S_ISGID and file.mode & stat.S_IXGRP:
             gid = file.gid
-        value = file.record.xattrs.get(_CAPABILITY) if file.record is not None else None
+        value = file.record.xattrs.get(CAPABILITY) if file.record is not None else None
         if value is not None and len(value) >= 20:
             magic, *halves = struct.unpack_from("<5I", value)
             permitted, inheritable = halves[0] | halves[2] << 32, halves[1] | halves[3] << 32

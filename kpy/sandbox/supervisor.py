@@ -89,7 +89,7 @@ class _Emulated:
         arch = native()
         assert arch is not None  # spawn.py has looked
         self._arch = arch
-        self._first = credentials.of_user(spec["uid"], spec["gid"], tuple(spec["groups"]))
+        self._first = credentials.of_user(spec["uid"], spec["gid"], tuple(_groups(spec)))
         self._ours, self._theirs = socket.socketpair()
         self._emulation: Emulation | None = None
         self._warning = ""
@@ -209,10 +209,10 @@ def _enter(libc: ctypes.CDLL, spec: dict[str, Any]) -> None:
 
 
 def _take_ids(spec: dict[str, Any]) -> None:
-    uid, gid, groups = spec["uid"], spec["gid"], spec["groups"]
+    uid, gid = spec["uid"], spec["gid"]
     try:
         if os.geteuid() == 0:
-            os.setgroups(sorted({gid, *groups}))  # as runc: the primary group is among them
+            os.setgroups(_groups(spec))
         if (os.getgid(), os.getegid()) != (gid, gid):
             os.setresgid(gid, gid, gid)
         if (os.getuid(), os.geteuid()) != (uid, uid):
@@ -224,6 +224,11 @@ def _take_ids(spec: dict[str, Any]) -> None:
             socketfilter.apply()
         except OSError as error:
             raise _Refused("cannot forbid sockets", error.errno or 0) from error
+
+
+def _groups(spec: dict[str, Any]) -> list[int]:
+    """As runc: the primary group is among them."""
+    return sorted({spec["gid"], *spec["groups"]})
 
 
 def _cannot(text: str, status: int) -> NoReturn:
