@@ -6,6 +6,7 @@ With `occupied`, this process is watched by a listener of its own, and there can
 
 import json
 import logging
+import os
 import sys
 import time
 
@@ -36,7 +37,8 @@ def main() -> None:
     for one in told["runs"]:
         output: list[bytes] = []
         identity = Identity(one.get("uid", 0), one.get("gid", 0), tuple(one.get("groups", ())))
-        env = (PATH, "HOME=/root", "LC_ALL=C.UTF-8")
+        temporary = os.environ.get("TMPDIR", "/tmp")
+        env = (PATH, "HOME=/root", "LC_ALL=C.UTF-8", f"TMPDIR={temporary}")
         process = Process(tuple(one["argv"]), env, one.get("cwd", "/"), identity)
         begun = time.monotonic()
         with Cancel() as cancel:

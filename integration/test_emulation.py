@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import bases
-import kpy
 import pytest
 import servers
 from people import User
+
+import kpy
 
 HERE = Path(__file__).resolve().parent
 PROGRAMS = HERE / "emulation_program.py"
@@ -41,13 +42,16 @@ def on_host(dev: User, area: Path) -> Drive:
     """As the unprivileged user, without a container."""
     directory = area / "emulation"
     directory.mkdir()
+    temporary = directory / "tmp"
+    temporary.mkdir()
+    temporary.chmod(0o1777)
     for path in (PROGRAMS, DRIVE):
         (directory / path.name).write_bytes(path.read_bytes())
 
     def drive(told: dict[str, Any]) -> dict[str, Any]:
         done = subprocess.run(
             [sys.executable, directory / DRIVE.name], input=json.dumps(told).encode(), capture_output=True, timeout=600,
-            check=False, user=dev.uid, group=dev.gid, extra_groups=[], cwd="/", env={"PATH": os.environ["PATH"]},
+            check=False, user=dev.uid, group=dev.gid, extra_groups=[], cwd="/", env={"PATH": os.environ["PATH"], "TMPDIR": str(temporary)},
         )  # fmt: skip
         assert done.returncode == 0, done.stderr.decode()
         return json.loads(done.stdout)
@@ -127,11 +131,11 @@ def test_random_programs_do_what_they_do_for_real_root(
 
 
 def test_the_ledger_goes_from_run_to_run(drive: Drive) -> None:
-    make = "d=/tmp/kept; rm -rf $d; mkdir $d; cd $d; touch a; chown 33:44 a; chmod 4711 a; mknod n c 1 3; mkdir -m 0 z; ls"
+    make = "d=${TMPDIR:-/tmp}/kept; mkdir $d; cd $d; touch a; chown 33:44 a; chmod 4711 a; mknod n c 1 3; mkdir -m 0 z; ls"
     text = output(
         drive,
         {"argv": ["/bin/sh", "-c", make]},
-        {"argv": ["/bin/sh", "-c", "cd /tmp/kept && stat -c '%n %a %u:%g %F %t:%T' * && rm -r /tmp/kept"]},
+        {"argv": ["/bin/sh", "-c", "cd ${TMPDIR:-/tmp}/kept && stat -c '%n %a %u:%g %F %t:%T' *"]},
     )
     assert text.splitlines() == [
         "a 4711 33:44 regular empty file 0:0",
@@ -269,10 +273,13 @@ random.seed(1)
 # 1. pointers to nowhere, to everything that is watched; no number does more than fail
 numbers = [int(word) for word in sys.argv[1].split()]
 wild = (0, 1, 8, 4095, 1 << 32, (1 << 47) - 1, 1 << 62, (1 << 64) - 1)
-for _ in range(3000):
-    arguments = [ctypes.c_ulong(random.choice(wild)) for _ in range(6)]
-    libc.syscall(random.choice(numbers), *arguments)
-    os.getuid()
+if os.fork() == 0:
+    for _ in range(3000):
+        arguments = [ctypes.c_ulong(random.choice(wild)) for _ in range(6)]
+        libc.syscall(random.choice(numbers), *arguments)
+        os.getuid()
+    os._exit(0)
+os.wait()
 # 2. paths at and over the limit, below a working directory that is long itself
 for _ in range(18):
     os.mkdir("x" * 250); os.chdir("x" * 250)
@@ -373,7 +380,7 @@ def test_where_another_listens_already(drive: Drive) -> None:
 def test_within_itself(on_host: Drive, area: Path) -> None:
     """A kpy in the RUN of a kpy: the outer one emulates for both."""
     inner = json.dumps({"runs": [script("touch f; chown 33:44 f; stat -c %u:%g f; setpriv --reuid 33 --regid 44 --clear-groups id -u")]})
-    command = f"echo '{inner}' | {sys.executable} {area}/emulation/{DRIVE.name}"
+    command = f"printf %s '{inner}' | {sys.executable} {area}/emulation/{DRIVE.name}"
     answer = json.loads(output(on_host, {"argv": ["/bin/sh", "-c", command]}))
     assert answer["warnings"] == []
     assert answer["results"][0]["output"].split() == ["33:44", "33"]

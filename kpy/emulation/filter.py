@@ -13,6 +13,7 @@ _ALWAYS = (Rule(NOTIFY),)
 _DONE = (Rule(fail(0)),)
 _ABSENT = (Rule(fail(errno.ENOSYS)),)
 _LOCKS, _LOW = 10, 0xFFFFFFFF  # RLIMIT_LOCKS
+_DEVICE = 0o20000  # the bit that S_IFCHR and S_IFBLK have, and regular files, FIFOs and sockets have not
 _PR_SET_DUMPABLE, _PR_GET_NO_NEW_PRIVS = 4, 39
 _AF_NETLINK, _NETLINK_AUDIT = 16, 9
 _SO_PEERCRED, _SO_PEERGROUPS = 17, 59
@@ -86,6 +87,8 @@ PLAIN: dict[str, tuple[Rule, ...]] = {
         ),
         _DONE,
     ),
+    "mknod": (Rule(fail(0), Argument(1, "any", _DEVICE)),),
+    "mknodat": (Rule(fail(0), Argument(2, "any", _DEVICE)),),
 }
 _NAMES_OF_ROOT = ("getuid", "geteuid", "getgid", "getegid", "old_getuid", "old_geteuid", "old_getgid", "old_getegid")
 

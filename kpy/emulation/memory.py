@@ -45,7 +45,14 @@ class Memory:
             self.forget(pid)
         if len(self._open) >= _MOST:
             self.close()
-        descriptor = os.open(f"/proc/{pid}/mem", os.O_RDWR | os.O_CLOEXEC)
+        path = f"/proc/{pid}/mem"
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno != errno.EMFILE:
+                raise
+            self.close()  # our own limit is a low one
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         if not self._is_waiting():
             os.close(descriptor)
             raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))

@@ -213,8 +213,8 @@ class Listener:
     def _send(self, answer: bytes) -> None:
         try:
             fcntl.ioctl(self.descriptor, _SEND, answer)
-        except FileNotFoundError:
-            pass
+        except OSError:
+            pass  # ENOENT, EINPROGRESS: the caller was killed
 
     def give(self, number: int, descriptor: int, *, close_on_exec: bool) -> None:
         """Return a copy of our descriptor. Raises OSError, EMFILE say, and then the call is not yet answered."""

