@@ -39,7 +39,7 @@ def main() -> None:
         identity = Identity(one.get("uid", 0), one.get("gid", 0), tuple(one.get("groups", ())))
         temporary = os.environ.get("TMPDIR", "/tmp")
         env = (PATH, "HOME=/root", "LC_ALL=C.UTF-8", f"TMPDIR={temporary}")
-        process = Process(tuple(one["argv"]), env, one.get("cwd", "/"), identity)
+        process = Process(tuple(one["argv"]), env, one.get("cwd", "/"), identity, one.get("network", "default"))
         begun = time.monotonic()
         with Cancel() as cancel:
             status = run(Job(process, "/", env, ledger, warnings.append), output.append, cancel)

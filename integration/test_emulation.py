@@ -377,6 +377,25 @@ def test_where_another_listens_already(drive: Drive) -> None:
     assert "owners" in warning
 
 
+def test_without_a_network(drive: Drive) -> None:
+    text = output(
+        drive,
+        python(
+            """
+            import os, socket
+            try:
+                socket.socket(socket.AF_INET).connect(("127.0.0.1", 1))
+            except OSError as error:
+                print(error.strerror)
+            os.chown("/proc/self/cwd", -1, -1); print(os.getuid())
+            """,
+            network="none",
+        ),
+    )
+    assert text.splitlines()[-1] == "0"
+    assert text.splitlines()[0] in ("Address family not supported by protocol", "Network is unreachable", "Connection refused")
+
+
 def test_within_itself(on_host: Drive, area: Path) -> None:
     """A kpy in the RUN of a kpy: the outer one emulates for both."""
     inner = json.dumps({"runs": [script("touch f; chown 33:44 f; stat -c %u:%g f; setpriv --reuid 33 --regid 44 --clear-groups id -u")]})

@@ -59,7 +59,7 @@ def main(spec_fd: int, outcome_fd: int) -> None:
         _kill(_descendants(os.getpid()))
 
     signal.signal(signal.SIGTERM, stop)
-    emulated = _Emulated(spec, libc) if spec["ledger"] is not None else None
+    emulated = _Emulated(spec) if spec["ledger"] is not None else None
     read, write = os.pipe2(os.O_CLOEXEC)
     child = os.fork()
     if child == 0:
@@ -81,7 +81,7 @@ def main(spec_fd: int, outcome_fd: int) -> None:
 class _Emulated:
     """The side of the supervisor that emulates root."""
 
-    def __init__(self, spec: dict[str, Any], libc: ctypes.CDLL) -> None:
+    def __init__(self, spec: dict[str, Any]) -> None:
         self._file = spec["ledger"]
         os.set_inheritable(self._file, False)
         with open(self._file, "rb", closefd=False) as file:
@@ -98,8 +98,6 @@ class _Emulated:
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         os.umask(0)  # modes are as the emulation computes them
-        # What runs in the RUN has our uid: it may not read what we know, nor write the ledger.
-        libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
     def confine(self) -> bool:
         """In the child: see kpy.emulation.start."""
@@ -172,8 +170,13 @@ def _become(libc: ctypes.CDLL, spec: dict[str, Any], report: int, emulated: _Emu
         os.setsid()
         os.umask(0o022)
         _enter(libc, spec)
-        if emulated is None or not emulated.confine():
+        if emulated is None:
             _take_ids(spec)
+            _forbid_sockets(spec)
+        else:
+            _forbid_sockets(spec)
+            if not emulated.confine():
+                _take_ids(spec)
         # A change of ids clears it, so last: nothing outlives us even when we are killed.
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         execute([os.fsencode(part) for part in spec["argv"]], [os.fsencode(item) for item in spec["env"]])
@@ -219,6 +222,9 @@ def _take_ids(spec: dict[str, Any]) -> None:
             os.setresuid(uid, uid, uid)
     except OSError as error:
         raise _Refused(f"cannot become user {uid}:{gid}", error.errno or 0) from error
+
+
+def _forbid_sockets(spec: dict[str, Any]) -> None:
     if spec["no_network"] == "filter":
         try:
             socketfilter.apply()
