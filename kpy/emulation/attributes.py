@@ -14,7 +14,7 @@ from kpy.emulation.permissions import READ, WRITE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from kpy.emulation.call import Handler
 
@@ -108,7 +108,15 @@ def _checked(value: bytes) -> bytes:
     return value
 
 
-def _get(call: Call, place: Place, *, follow: bool) -> int | None:
+def _are_none(call: Call) -> bool:
+    """Has the kernel the whole answer, for all files?"""
+    return not call.world.files.has_attributes and is_unrestricted(call.who)
+
+
+def _get(call: Call, find: "Callable[[Call], Place]", *, follow: bool) -> int | None:
+    if _are_none(call):
+        return PROCEED
+    place = find(call)
     name = _name(call, call.args[1])
     if not _is_ours(name):
         if not is_unrestricted(call.who):
@@ -126,7 +134,10 @@ def _get(call: Call, place: Place, *, follow: bool) -> int | None:
     return len(value)
 
 
-def _list(call: Call, place: Place, *, follow: bool) -> int | None:
+def _list(call: Call, find: "Callable[[Call], Place]", *, follow: bool) -> int | None:
+    if _are_none(call):
+        return PROCEED
+    place = find(call)
     file = _look(call, place, follow=follow)
     held = _recorded(file)
     if not held:
@@ -178,12 +189,12 @@ HANDLERS: "Mapping[str, Handler]" = {
     "setxattr": lambda call: _set(call, _of_path(call), follow=True),
     "lsetxattr": lambda call: _set(call, _of_path(call), follow=False),
     "fsetxattr": lambda call: _set(call, _of_descriptor(call), follow=True),
-    "getxattr": lambda call: _get(call, _of_path(call), follow=True),
-    "lgetxattr": lambda call: _get(call, _of_path(call), follow=False),
-    "fgetxattr": lambda call: _get(call, _of_descriptor(call), follow=True),
-    "listxattr": lambda call: _list(call, _of_path(call), follow=True),
-    "llistxattr": lambda call: _list(call, _of_path(call), follow=False),
-    "flistxattr": lambda call: _list(call, _of_descriptor(call), follow=True),
+    "getxattr": lambda call: _get(call, _of_path, follow=True),
+    "lgetxattr": lambda call: _get(call, _of_path, follow=False),
+    "fgetxattr": lambda call: _get(call, _of_descriptor, follow=True),
+    "listxattr": lambda call: _list(call, _of_path, follow=True),
+    "llistxattr": lambda call: _list(call, _of_path, follow=False),
+    "flistxattr": lambda call: _list(call, _of_descriptor, follow=True),
     "removexattr": lambda call: _remove(call, _of_path(call), follow=True),
     "lremovexattr": lambda call: _remove(call, _of_path(call), follow=False),
     "fremovexattr": lambda call: _remove(call, _of_descriptor(call), follow=True),

@@ -44,6 +44,8 @@ class Files:
 
     def __init__(self, ledger: Ledger, arch: Arch) -> None:
         self._records = ledger.records
+        self.has_attributes = any(record.xattrs for record in self._records.values())
+        """Has any file attributes that are recorded? Most images have none, and cp asks for them of each file."""
         self.uid = os.geteuid()
         self.gids = frozenset((os.getegid(), *os.getgroups()))
         self._statx = ctypes.PyDLL(None, use_errno=True).syscall
@@ -106,6 +108,7 @@ class Files:
             if error.errno not in _UNOWNED:  # another's: /dev/null of the container, say. It shows as changed.
                 raise
         key, new.born = self._identity(place.path, place.dir_fd, follow=file.follow)
+        self.has_attributes = self.has_attributes or bool(new.xattrs)
         if _is_plain(new, on_disk):
             self._records.pop(key, None)
         else:
