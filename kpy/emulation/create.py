@@ -47,7 +47,8 @@ def _open(call: Call, directory: int, address: int, flags: int, mode: int) -> in
     exclusive = flags & os.O_CREAT and flags & os.O_EXCL
     follow = not (exclusive or flags & os.O_NOFOLLOW)
     call.world.guard.search(who, place, follow=follow)
-    file = _existing(call, place, follow=follow)
+    # What must not be there is not looked for: if it is, making it fails.
+    file = None if exclusive and is_unrestricted(who) else _existing(call, place, follow=follow)
     if file is None:
         if not flags & os.O_CREAT or place.path.endswith(b"/"):
             return PROCEED  # the kernel says that there is none
