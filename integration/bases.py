@@ -125,6 +125,7 @@ BASES = {
         Base("base/busybox:1", _busybox),
         Base("base/debian:12", _debian("ca-certificates"), ("/bin/bash",)),
         Base("base/python:3", _debian("python3", "python3-pip", hooks=(_ALLOW_PIP,)), ("python3",)),
+        Base("base/bundler:1", _debian("python3", "python3-pip", "patchelf", "binutils", "ca-certificates"), ("/bin/bash",)),
         Base("base/gcc:1", _debian("gcc", "libc6-dev"), ("/bin/bash",)),
         Base("base/ssh:1", _debian("openssh-client"), ("/bin/bash",)),
         Base("base/big:1", _busybox, more=(_small_files, _large_files)),

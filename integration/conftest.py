@@ -185,6 +185,12 @@ def python_base(registry: servers.Registry, cache: Path) -> str:
 
 
 @pytest.fixture(scope="session")
+def bundler_base(registry: servers.Registry, cache: Path) -> str:
+    """What the Containerfile of the builder image needs, so that it need not install it."""
+    return bases.push(registry.host, "base/bundler:1", cache)
+
+
+@pytest.fixture(scope="session")
 def gcc_base(registry: servers.Registry, cache: Path) -> str:
     return bases.push(registry.host, "base/gcc:1", cache)
 

@@ -24,6 +24,7 @@ from kpy.sandbox.base import Identity, Mount, Process
 from kpy.sandbox.chroot import ChrootSandbox
 from kpy.sandbox.live import LiveSandbox, harden
 from kpy.snapshot.directory import KERNEL_PATHS, LIVE_PATHS, DirectorySnapshotter
+from kpy.snapshot.ground import Directory
 from kpy.util.cancel import Cancel
 
 STATE = os.environ.get("KPY_HOME", "/kpy/state")
@@ -80,11 +81,11 @@ def main():
     if job["strategy"] == "live":
         protected = [*LIVE_PATHS, "kpy"]
         harden(protected)
-        snapshotter = DirectorySnapshotter("/", files, protected=protected)
+        snapshotter = DirectorySnapshotter(Directory("/"), files, protected=protected)
         sandbox = LiveSandbox(STATE, protected)
     else:
         os.makedirs(f"{STATE}/root", exist_ok=True)
-        snapshotter = DirectorySnapshotter(f"{STATE}/root", files, protected=KERNEL_PATHS)
+        snapshotter = DirectorySnapshotter(Directory(f"{STATE}/root"), files, protected=KERNEL_PATHS)
         sandbox = ChrootSandbox(STATE)
     answer = []
     layers = {}

@@ -1,8 +1,8 @@
 """How RUN is done here: live, chroot or userns. Chosen once, before any thread starts; nobody asks again.
 
-`auto` prefers a user namespace: it is the only one that keeps the builder and the image apart. As root in a container of
-the builder image it is the live root, and only there: anywhere else that would empty somebody's machine. Where neither
-is possible, root gets a chroot.
+`auto` prefers a user namespace: it is the only one that keeps the builder and the image apart. In a container of the
+builder image it is the live root, and only there: anywhere else that would empty somebody's machine. Who is not root
+there has root emulated (EXECUTION B). Where neither is possible, root gets a chroot.
 """
 
 import os
@@ -48,7 +48,8 @@ class Place:
 @dataclass(frozen=True, slots=True)
 class Means:
     """What a strategy works with. `state` is kept between builds, `spool` goes with this one; `protected` are
-    the absolute paths that the build still needs when a live root has been emptied; `stack` ends with the build."""
+    the absolute paths that the build still needs when a live root has been emptied; `stack` ends with the build.
+    `warn` tells the user something."""
 
     layers: Layers
     state: Path
@@ -56,6 +57,7 @@ class Means:
     protected: tuple[str, ...]
     cancel: Cancel
     stack: ExitStack
+    warn: Callable[[str], None]
 
 
 def prepare(isolation: Isolation, variables: Mapping[str, str], state: Path) -> Place:
@@ -79,7 +81,7 @@ def prepare(isolation: Isolation, variables: Mapping[str, str], state: Path) -> 
 
 
 def _auto(variables: Mapping[str, str], state: Path) -> Place:
-    if os.geteuid() == 0 and in_bundle() and variables.get(CONSENT) == "1":
+    if in_bundle() and variables.get(CONSENT) == "1":
         return _live(variables)
     try:
         return _userns(state)
@@ -118,8 +120,6 @@ def _live(variables: Mapping[str, str]) -> Place:
             "--isolation=live empties the root file system, which this one does not agree to",
             hint=f"build in a container of the kpy image; it has kpy in {BUNDLE}, and {CONSENT}=1",
         )
-    if os.geteuid() != 0:
-        raise SandboxError("--isolation=live needs root", hint="start the container as uid 0")
     harden([BUNDLE])  # all that this process needs: what else is protected is for others
     return Place("live")
 
@@ -147,10 +147,11 @@ def _make_userns(place: Place, means: Means) -> tuple[Snapshotter, Sandbox]:
     sandbox = UsernsSandbox(str(scratch), private_pids=place.private_pids)
     if not place.overlay:  # the state directory is itself on an overlay: one directory, scanned before and after
         from kpy.snapshot.directory import DirectorySnapshotter
+        from kpy.snapshot.ground import Directory
 
         root = os.path.join(means.spool, "root")
         os.mkdir(root, 0o755)
-        return DirectorySnapshotter(root, means.layers), sandbox
+        return DirectorySnapshotter(Directory(root), means.layers), sandbox
     from kpy.snapshot.overlay import OverlaySnapshotter
     from kpy.snapshot.stack import Stack
 
@@ -158,8 +159,10 @@ def _make_userns(place: Place, means: Means) -> tuple[Snapshotter, Sandbox]:
 
 
 def _make_live(_: Place, means: Means) -> tuple[Snapshotter, Sandbox]:
-    from kpy.sandbox.live import LiveSandbox
+    from kpy.linux.ledger import Ledger
+    from kpy.sandbox.live import Emulation, LiveSandbox
     from kpy.snapshot.directory import LIVE_PATHS, DirectorySnapshotter
+    from kpy.snapshot.ground import Directory, Ground
 
     if "/" in means.protected:
         raise SandboxError(
@@ -167,15 +170,26 @@ def _make_live(_: Place, means: Means) -> tuple[Snapshotter, Sandbox]:
             hint="give the build context, the outputs and kpy's own files directories of their own",
         )
     # There is one root: the builds of a container take turns.
-    means.stack.enter_context(FileLock(f"{BUNDLE}/live.lock", cancel=means.cancel))
+    means.stack.enter_context(FileLock(f"{BUNDLE}/tmp/live.lock", cancel=means.cancel))
     protected = (*LIVE_PATHS, BUNDLE, *means.protected)
-    return DirectorySnapshotter("/", means.layers, protected=protected), LiveSandbox(means.spool, protected)
+    ground: Ground = Directory("/")
+    emulation = Emulation()
+    if os.geteuid() != 0:
+        from kpy.snapshot.slots import Slots
+
+        ledger = Ledger()
+        ground, emulation = Slots(ledger, protected), Emulation(ledger, means.warn)
+    return (
+        DirectorySnapshotter(ground, means.layers, protected=protected),
+        LiveSandbox(means.spool, protected, emulation),
+    )
 
 
 def _make_chroot(_: Place, means: Means) -> tuple[Snapshotter, Sandbox]:
     from kpy.sandbox.chroot import ChrootSandbox
     from kpy.snapshot.directory import DirectorySnapshotter
+    from kpy.snapshot.ground import Directory
 
     root = os.path.join(means.spool, "root")
     os.mkdir(root, 0o755)
-    return DirectorySnapshotter(root, means.layers), ChrootSandbox(means.spool)
+    return DirectorySnapshotter(Directory(root), means.layers), ChrootSandbox(means.spool)

@@ -11,7 +11,7 @@ import stat
 import struct
 
 from kpy.emulation.paths import Place
-from kpy.linux.ledger import Key, Ledger, Record, physical
+from kpy.linux.ledger import ABSENT, Key, Ledger, Record, physical
 from kpy.linux.syscalls import STATX_BTIME, STATX_BTIME_BIT, STATX_DEV, STATX_INO, STATX_SIZE, Arch
 
 CAPABILITY = "security.capability"
@@ -46,6 +46,7 @@ class Files:
         self._records = ledger.records
         self.has_attributes = any(record.xattrs for record in self._records.values())
         """Has any file attributes that are recorded? Most images have none, and cp asks for them of each file."""
+        self.slots = ledger.slots
         self.uid = os.geteuid()
         self.gids = frozenset((os.getegid(), *os.getgroups()))
         self._statx = ctypes.PyDLL(None, use_errno=True).syscall
@@ -56,12 +57,18 @@ class Files:
         self.kernels = frozenset(os.stat(path).st_dev for path in ("/proc", "/sys") if os.path.ismount(path))
         """Devices of file systems that are the kernel's, in no image."""
 
-    def look(self, place: Place, *, follow: bool) -> File:
-        """stat(2) or lstat(2), with the truth."""
+    def look(self, place: Place, *, follow: bool, absent: bool = False) -> File:
+        """stat(2) or lstat(2), with the truth. `absent`: also at what stands for nothing."""
         status = os.stat(place.path, dir_fd=place.dir_fd, follow_symlinks=follow)
+        if not follow and self.slots and (beyond := self.slots.get((status.st_dev, status.st_ino))):
+            return self.look(Place(beyond), follow=False)
         file = File(place, status, follow=follow, ours=status.st_uid == self.uid)
         file.record = record = self.recorded(file.key, place.path, place.dir_fd, follow=follow)
-        if record is not None:
+        if record is not None and record.mode == ABSENT:
+            if not absent and place.path != place.base:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+            file.mode, file.uid, file.gid = stat.S_IFDIR | 0o755, 0, 0
+        elif record is not None:
             file.mode, file.uid, file.gid, file.rdev = record.mode, record.uid, record.gid, record.rdev or status.st_rdev
         else:
             file.uid, file.gid = self.shown(status.st_uid, status.st_gid)
@@ -113,6 +120,11 @@ class Files:
             self._records.pop(key, None)
         else:
             self._records[key] = new
+
+    def vanish(self, file: File) -> None:
+        """It is a slot's directory, which stays, and stands for none from now on."""
+        key, born = self._identity(file.place.path, file.place.dir_fd, follow=False)
+        self._records[key] = Record(ABSENT, born=born)
 
     def open_up(self, file: File) -> None:
         """Let the builder's user read and write it, for emulated root may; the mode that it had stays its true one."""

@@ -31,7 +31,7 @@ _WATCHED = _names(
     "creat openat2 mkdir mkdirat mknod mknodat symlink symlinkat bind truncate "
     "setxattr lsetxattr fsetxattr getxattr lgetxattr fgetxattr listxattr llistxattr flistxattr "
     "removexattr lremovexattr fremovexattr "
-    "execve execveat chroot access faccessat faccessat2 "
+    "execve execveat chroot access faccessat faccessat2 getcwd getdents64 "
     # Only to refuse them to users who are not root. They make installations some 15 % slower.
     "open openat unlink unlinkat rmdir rename renameat renameat2 link linkat chdir fchdir readlink readlinkat "
     "utime utimes futimesat utimensat"

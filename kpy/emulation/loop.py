@@ -7,7 +7,7 @@ at, so what handlers do to files and ledger is one step for the processes.
 import errno
 import struct
 
-from kpy.emulation import attributes, create, ids, names, owners, peers, programs
+from kpy.emulation import attributes, create, ids, listing, names, owners, peers, programs, slots
 from kpy.emulation.call import ANSWERED, PROCEED, Call, World
 from kpy.emulation.credentials import Credentials
 from kpy.emulation.files import Files
@@ -94,9 +94,10 @@ def _tables(arch: Arch) -> "dict[int, dict[int, tuple[str, Handler]]]":
     """By architecture and number: the name and the handler of each call."""
     handlers: dict[str, Handler] = {}
     stats = Stats(arch)
-    rooms = (ids, owners, create, names, attributes, programs, peers, stats)
+    rooms = (ids, owners, create, names, listing, attributes, programs, peers, stats)
     for table in [room.handlers if isinstance(room, Stats) else room.HANDLERS for room in rooms]:
         handlers.update(table)
+    handlers = slots.around(handlers)
     return {
         interface.audit: {
             number: (name, handlers[name]) for name, number in interface.numbers.items() if name in handlers

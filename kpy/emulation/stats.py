@@ -4,6 +4,7 @@ structure is fetched, its few fields patched, and the whole of it given to the c
 import ctypes
 import errno
 import os
+import stat
 import struct
 
 from kpy.emulation.call import Call, refuse
@@ -79,6 +80,8 @@ class Stats:
             raise refuse(ctypes.get_errno())
         files = call.world.files
         key = self._key.unpack_from(buffer)
+        if not follow and (beyond := files.slots.get(key)):
+            return self._stat(call, Place(beyond), address, follow=False)
         record = files.recorded(key, place.path, place.dir_fd, follow=follow)
         if record is None:
             uid, gid = self._owner.unpack_from(buffer, layout.uid)
@@ -87,7 +90,7 @@ class Stats:
                 uid, gid = who.fsuid, who.fsgid
         else:
             uid, gid = record.uid, record.gid
-            struct.pack_into("<I", buffer, layout.mode, record.mode)
+            struct.pack_into("<I", buffer, layout.mode, record.mode or _nothing(place))
             if record.rdev:
                 struct.pack_into("<Q", buffer, layout.rdev, record.rdev)
         self._owner.pack_into(buffer, layout.uid, uid, gid)
@@ -115,6 +118,12 @@ class Stats:
             raise refuse(ctypes.get_errno())
         device = os.makedev(*struct.unpack_from("<II", buffer, STATX_DEV))
         key = (device, struct.unpack_from("<Q", buffer, STATX_INO)[0])
+        if not follow and (beyond := files.slots.get(key)):
+            if _syscall(self._statx, _FDCWD, beyond, flags, asked, buffer) < 0:
+                raise refuse(ctypes.get_errno())
+            place = Place(beyond)
+            device = os.makedev(*struct.unpack_from("<II", buffer, STATX_DEV))
+            key = (device, struct.unpack_from("<Q", buffer, STATX_INO)[0])
         record = files.recorded(key, place.path, place.dir_fd, follow=follow)
         uid, gid = struct.unpack_from("<II", buffer, STATX_UID)
         if record is None:
@@ -123,12 +132,19 @@ class Stats:
                 uid, gid = who.fsuid, who.fsgid
         else:
             uid, gid = record.uid, record.gid
-            struct.pack_into("<H", buffer, STATX_MODE, record.mode)
+            struct.pack_into("<H", buffer, STATX_MODE, record.mode or _nothing(place))
             if record.rdev:
                 struct.pack_into("<II", buffer, STATX_RDEV, os.major(record.rdev), os.minor(record.rdev))
         struct.pack_into("<II", buffer, STATX_UID, uid, gid)
         call.write(address, buffer.raw)
         return 0
+
+
+def _nothing(place: Place) -> int:
+    """The mode of a slot that stands for nothing (ABSENT): not to be found by its name, and empty for who has it open."""
+    if place.path != place.base:
+        raise refuse(errno.ENOENT)
+    return stat.S_IFDIR | 0o755
 
 
 assert STATX_GID == STATX_UID + 4

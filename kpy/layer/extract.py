@@ -9,14 +9,15 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from kpy.errors import ContentError, KpyError, StoreError
 from kpy.layer.device import DEVICE_XATTR, encode_device
 from kpy.layer.entry import Entry, Kind
 from kpy.layer.index import KEPT_FILES, MAX_KEPT, LayerTree
+from kpy.layer.notes import Notes, is_device, is_noted
 from kpy.layer.rootdir import ProtectedError, RootDir
 from kpy.layer.tarread import Content, TarLimits, read_tar
 from kpy.util import fs, paths
@@ -28,11 +29,15 @@ _ASIDE = ".wh..kpy.link"  # no layer can have this name: it is a marker
 @dataclass(frozen=True, slots=True)
 class ExtractOptions:
     """How to extract. `skip` names protected canonical paths ("proc", "kpy"): they and all below stay as they are,
-    and entries there are passed over silently. Without `owners` nothing is chowned. `hash_files` fills the index's
+    and entries there are passed over silently. Without `owners` nothing is chowned. With `notes`, owners, true modes,
+    devices and root's attributes are told to it and not given to the disk. `slots` are the root's directories that are
+    elsewhere, and there for good, by name: what is in them is replaced, but not they. `hash_files` fills the index's
     `sha256`. `max_bytes` bounds the sum of the files' sizes."""
 
     skip: Callable[[str], bool] | None = None
     owners: bool = True
+    notes: Notes | None = None
+    slots: Mapping[str, str] = field(default_factory=dict)
     hash_files: bool = True
     max_entries: int = 10_000_000
     max_bytes: int | None = None
@@ -72,7 +77,7 @@ def extract(
     ContentError for what no root can hold, StoreError when the disk is full or the owner cannot be given.
     """
     try:
-        with RootDir(root, options.skip) as rootdir:
+        with RootDir(root, options.skip, options.slots) as rootdir:
             return _Extraction(rootdir, root, options).run(tar, seen)
     except OSError as error:
         raise fs.store_error("extract a layer to", root, error) from error
@@ -120,7 +125,8 @@ class _Extraction:
             self._remove(entry)
             return ""
         if not entry.path:
-            self._root.final[""] = entry
+            if not self._options.slots:  # else the directory only stands for the root
+                self._root.final[""] = entry
             return ""
         parent, _, name = entry.path.rpartition("/")
         place = self._root.directory(parent, make=True)
@@ -154,12 +160,22 @@ class _Extraction:
 
     def _dress(self, fd: int, entry: Entry) -> None:
         """Owner, xattrs, mode and time of an open file."""
-        if self._options.owners:
+        if self._options.notes is not None:
+            self._options.notes.note(fd, "", entry)
+        elif self._options.owners:
             _give(entry, lambda: os.fchown(fd, entry.uid, entry.gid))
-        for name, value in entry.xattrs.items():
-            self._xattr(fd, name, value, entry.path)
-        os.fchmod(fd, entry.mode)
+        self._xattrs(fd, entry)
+        os.fchmod(fd, self._permissions(entry))
         os.utime(fd, ns=(entry.mtime, entry.mtime))
+
+    def _permissions(self, entry: Entry) -> int:
+        notes = self._options.notes
+        return entry.mode if notes is None else notes.permissions(entry.mode, directory=entry.kind is Kind.DIR)
+
+    def _xattrs(self, where: int | str, entry: Entry) -> None:
+        for name, value in entry.xattrs.items():
+            if self._options.notes is None or not is_noted(name):
+                self._xattr(where, name, value, entry.path)
 
     def _xattr(self, where: int | str, name: str, value: bytes, path: str) -> None:
         try:
@@ -200,7 +216,7 @@ class _Extraction:
         try:
             os.mkdir(name, 0o700, dir_fd=fd)
         except FileExistsError:
-            if not stat.S_ISDIR(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode):
+            if not stat.S_ISDIR(self._root.look(fd, name, path).st_mode):
                 self._root.replace(fd, name, path)
                 os.mkdir(name, 0o700, dir_fd=fd)
         self._root.made.add(path)
@@ -214,12 +230,12 @@ class _Extraction:
             try:
                 if place is None:
                     raise FileNotFoundError
-                found = os.stat(source, dir_fd=place[0], follow_symlinks=False)
+                target = paths.join(place[1], source)
+                found = self._root.look(place[0], source, target)
             except FileNotFoundError:
                 raise ContentError(
                     f"{entry.path!r} is a hard link to {entry.link!r}, which is not there"
                 ) from None
-            target = paths.join(place[1], source)
             self._root.check(target)
             if stat.S_ISDIR(found.st_mode):
                 raise ContentError(f"{entry.path!r} is a hard link to the directory {entry.link!r}")
@@ -248,12 +264,13 @@ class _Extraction:
             fd = self._root.canonical(path.rpartition("/")[0])
             self._create(fd, name, entry)
         self._root.made.add(path)
-        if self._options.owners:
+        if self._options.notes is not None:
+            self._options.notes.note(fd, name, entry)
+        elif self._options.owners:
             _give(entry, lambda: os.chown(name, entry.uid, entry.gid, dir_fd=fd, follow_symlinks=False))
-        for key, value in entry.xattrs.items():
-            self._xattr(f"/proc/self/fd/{fd}/{name}", key, value, entry.path)
+        self._xattrs(f"/proc/self/fd/{fd}/{name}", entry)
         if entry.kind is not Kind.SYMLINK:
-            os.chmod(name, entry.mode, dir_fd=fd)  # we have just made it, it is no symlink
+            os.chmod(name, self._permissions(entry), dir_fd=fd)  # we have just made it, it is no symlink
         os.utime(name, ns=(entry.mtime, entry.mtime), dir_fd=fd, follow_symlinks=False)
 
     def _create(self, fd: int, name: str, entry: Entry) -> None:
@@ -261,6 +278,8 @@ class _Extraction:
             os.symlink(entry.link, name, dir_fd=fd)
         elif entry.kind is Kind.FIFO:
             os.mkfifo(name, 0o600, dir_fd=fd)
+        elif self._options.notes is not None and is_device(entry):
+            os.close(os.open(name, _CREATE, 0o600, dir_fd=fd))
         elif entry.device == (0, 0):  # in a lower directory of an overlay a char 0:0 would be a whiteout
             self._placeholder(fd, name, entry)
         else:
@@ -290,7 +309,7 @@ class _Extraction:
         path = paths.join(above, name)
         self._root.check(path)
         try:
-            found = os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode
+            found = self._root.look(fd, name, path).st_mode
         except FileNotFoundError:
             return
         if path not in self._root.made or stat.S_ISDIR(found):
@@ -299,7 +318,7 @@ class _Extraction:
             if path not in self._root.made and entry.kind is Kind.WHITEOUT:
                 self._root.replace(fd, name, path)
         elif entry.kind is Kind.OPAQUE:
-            self._root.touched.setdefault(path, os.stat(name, dir_fd=fd, follow_symlinks=False).st_mtime_ns)
+            self._root.touched.setdefault(path, self._root.look(fd, name, path).st_mtime_ns)
             self._root.clear(path)
         else:
             self._root.purge(path, keep_made=True)
@@ -318,6 +337,10 @@ class _Extraction:
                 else:
                     mtime = self._root.touched[path]
                     os.utime(fd, ns=(mtime, mtime))
+            except PermissionError as error:
+                # Modes and times of slots, and of what they are in, may be another's to change.
+                if path not in self._options.slots and not (self._options.slots and not path):
+                    raise _explained(error, path, self._name) from error
             except OSError as error:
                 raise _explained(error, path, self._name) from error
             finally:

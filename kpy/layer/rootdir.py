@@ -7,7 +7,7 @@ meanwhile. Deep and large directories need neither recursion nor many descriptor
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 
 from kpy.errors import ContentError
@@ -27,12 +27,21 @@ class ProtectedError(Exception):
 
 
 class RootDir:
-    """Use in a `with`. `skip` says of a canonical path whether it is protected, with all that is below it."""
+    """Use in a `with`. `skip` says of a canonical path whether it is protected, with all that is below it. `slots` are
+    directories of the root that are elsewhere, and stay whatever happens; see ExtractOptions."""
 
-    def __init__(self, root: str, skip: Callable[[str], bool] | None) -> None:
+    def __init__(self, root: str, skip: Callable[[str], bool] | None, slots: Mapping[str, str] | None = None) -> None:
         self._root = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._skip = skip
         self._open: dict[str, int] = {"": self._root}  # by canonical path
+        self._slots = slots or {}
+        try:
+            for name, path in self._slots.items():
+                self._open[name] = os.open(path, _PATH_DIRECTORY)
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        self._lasting = frozenset(self._open.values())
         self._names: dict[str, str] = {"": ""}  # path as written -> canonical path
         self.made: set[str] = set()  # canonical paths of what this extraction put there
         self.final: dict[str, Entry] = {}  # what directories are to be at the end, by canonical path
@@ -55,7 +64,7 @@ class RootDir:
     def _remember(self, path: str, fd: int, keep: int) -> None:
         if len(self._open) >= _MAX_OPEN:
             for other, other_fd in list(self._open.items()):
-                if other_fd not in (self._root, keep):
+                if other_fd != keep and other_fd not in self._lasting:
                     os.close(other_fd)
                     del self._open[other]
         self._open[path] = fd
@@ -64,7 +73,8 @@ class RootDir:
         """The directory at `path` goes."""
         below = path + "/"
         for other in [other for other in self._open if other == path or other.startswith(below)]:
-            os.close(self._open.pop(other))
+            if self._open[other] not in self._lasting:
+                os.close(self._open.pop(other))
         for mtimes in [other for other in self.touched if other == path or other.startswith(below)]:
             del self.touched[mtimes]
         self._names = {"": ""}
@@ -169,8 +179,18 @@ class RootDir:
         """A descriptor that can list and change the directory at a canonical path; the caller closes it."""
         return os.open(".", _READ_DIRECTORY, dir_fd=self.canonical(path))
 
+    def look(self, fd: int, name: str, path: str) -> os.stat_result:
+        """The status of what is at a canonical path, by its name in its directory: no symlink followed."""
+        if path in self._slots:
+            return os.fstat(self._open[path])
+        return os.stat(name, dir_fd=fd, follow_symlinks=False)
+
     def replace(self, fd: int, name: str, path: str) -> None:
         """Make room for something else at a canonical path. Raises ProtectedError if something there must stay."""
+        if path in self._slots:
+            raise ContentError(
+                f"the image has a file or a link at /{path}, where this root has a directory that it cannot remove"
+            )
         found = os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode
         if not stat.S_ISDIR(found):
             os.unlink(name, dir_fd=fd)
@@ -219,8 +239,9 @@ class RootDir:
     def _list(self, path: str) -> list[tuple[str, bool]]:
         fd = self.readable(path)
         try:
+            slots = self._slots if not path else {}
             with os.scandir(fd) as found:
-                return [(item.name, item.is_dir(follow_symlinks=False)) for item in found]
+                return [(item.name, item.name in slots or item.is_dir(follow_symlinks=False)) for item in found]
         finally:
             os.close(fd)
 
@@ -228,6 +249,8 @@ class RootDir:
         parent, _, name = path.rpartition("/")
         self._forget_below(path)
         self.made.discard(path)
+        if path in self._slots:
+            return  # empty, it stands for none
         os.rmdir(name, dir_fd=self.canonical(parent))
 
     def clear(self, path: str) -> None:

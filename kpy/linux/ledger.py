@@ -2,7 +2,7 @@
 them (EXECUTION B6). A file is known by its inode, so renames and hard links need nothing.
 
 Written by the unpacker (owners of the base) and by the emulation during RUN; read by both, and by the snapshot, whose
-layer gets what is said here. Knows nothing of paths, seccomp or tar. No file in it: uid 0, gid 0, the mode on disk.
+layer gets what is said here. Knows nothing of seccomp or tar. No file in it: uid 0, gid 0, the mode on disk.
 """
 
 import marshal
@@ -11,7 +11,10 @@ import stat
 Key = tuple[int, int]
 """st_dev and st_ino."""
 
-_VERSION = 1
+ABSENT = 0
+"""The mode of a directory that is there and stands for none: see `Ledger.slots`."""
+
+_VERSION = 2
 
 
 class Record:
@@ -42,6 +45,9 @@ class Ledger:
 
     def __init__(self) -> None:
         self.records: dict[Key, Record] = {}
+        self.slots: dict[Key, bytes] = {}
+        """Names in `/` that cannot be removed, where `/` is not ours (kpy.snapshot.slots): directories, "", of which the
+        image has those whose record does not say ABSENT; and links that stand for what is at this path."""
 
     def dump(self) -> bytes:
         """All of it, for `load`. In the order of the keys."""
@@ -49,15 +55,16 @@ class Ledger:
             (key, record.mode, record.uid, record.gid, record.rdev, record.born, record.xattrs)
             for key, record in sorted(self.records.items())
         ]
-        return marshal.dumps((_VERSION, rows))
+        return marshal.dumps((_VERSION, rows, sorted(self.slots.items())))
 
     @staticmethod
     def load(data: bytes) -> "Ledger":
         """The ledger that `dump` gave. Only for bytes of one's own making: marshal trusts them."""
-        version, rows = marshal.loads(data)  # noqa: S302 - our own bytes
+        version, rows, slots = marshal.loads(data)  # noqa: S302 - our own bytes
         if version != _VERSION:
             raise ValueError(f"a ledger of version {version}")
         ledger = Ledger()
+        ledger.slots = dict(slots)
         for key, mode, uid, gid, rdev, born, xattrs in rows:
             ledger.records[key] = Record(mode, uid, gid, rdev, born, xattrs)
         return ledger

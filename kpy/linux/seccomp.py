@@ -27,7 +27,7 @@ _WAIT_KILLABLE_RECV = 32
 _RECV, _SEND, _ID_VALID, _ADDFD, _SET_FLAGS = 0xC0502100, 0xC0182101, 0x40082102, 0x40182103, 0x40082104
 _SYNC_WAKE_UP = 1
 _CONTINUE = 1
-_ADDFD_SEND = 2
+_ADDFD_SET, _ADDFD_SEND = 1, 2
 NOTIFICATION_SIZE = 80
 
 # BPF instructions (linux/bpf_common.h): load an absolute word, jumps against a constant, return a constant
@@ -231,6 +231,11 @@ class Listener:
                 self._adds_and_sends = False  # before 5.14 there was no way to do both at once
         request = bytearray(struct.pack("<QIIII", number, 0, descriptor, 0, flags))  # of bytes, ioctl gives no number
         self.answer(number, fcntl.ioctl(self.descriptor, _ADDFD, request), 0)
+
+    def replace(self, number: int, descriptor: int, target: int, *, close_on_exec: bool) -> None:
+        """Put a copy of our descriptor in the place of the caller's own. The call is not yet answered."""
+        flags = 0o2000000 if close_on_exec else 0
+        fcntl.ioctl(self.descriptor, _ADDFD, bytearray(struct.pack("<QIIII", number, _ADDFD_SET, descriptor, target, flags)))
 
     def is_waiting(self, number: int) -> bool:
         """Is the caller still there? If so, whatever was opened by its pid before was its own and not a successor's."""

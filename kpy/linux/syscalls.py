@@ -50,8 +50,8 @@ open_tree_attr 467 file_getattr 468 file_setattr 469
 X86_64 = Arch(
     "x86_64", AUDIT_ARCH_X86_64, StatLayout(144, mode=24, uid=28, gid=32, rdev=40),
     """
-    open 2 stat 4 fstat 5 lstat 6 access 21 socket 41 bind 49 getsockopt 55 execve 59 truncate 76 chdir 80 fchdir 81 rename 82
-    mkdir 83 rmdir 84 creat 85 link 86 unlink 87 symlink 88 readlink 89 chmod 90 fchmod 91 chown 92 fchown 93 lchown 94 umask 95
+    open 2 stat 4 fstat 5 lstat 6 access 21 socket 41 bind 49 getsockopt 55 execve 59 truncate 76 getcwd 79 chdir 80 fchdir 81 rename 82
+    mkdir 83 rmdir 84 creat 85 link 86 unlink 87 symlink 88 readlink 89 chmod 90 fchmod 91 chown 92 fchown 93 lchown 94 umask 95 getdents64 217
     getuid 102 getgid 104 setuid 105 setgid 106 geteuid 107 getegid 108 setreuid 113 setregid 114 getgroups 115
     setgroups 116 setresuid 117 getresuid 118 setresgid 119 getresgid 120 setfsuid 122 setfsgid 123 capget 125
     capset 126 utime 132 mknod 133 prctl 157 setrlimit 160 chroot 161 setxattr 188 lsetxattr 189 fsetxattr 190
@@ -66,7 +66,7 @@ AARCH64 = Arch(
     "aarch64", AUDIT_ARCH_AARCH64, StatLayout(128, mode=16, uid=24, gid=28, rdev=32),
     """
     setxattr 5 lsetxattr 6 fsetxattr 7 getxattr 8 lgetxattr 9 fgetxattr 10 listxattr 11 llistxattr 12 flistxattr 13
-    removexattr 14 lremovexattr 15 fremovexattr 16 mknodat 33 mkdirat 34 unlinkat 35 symlinkat 36 linkat 37
+    removexattr 14 lremovexattr 15 fremovexattr 16 getcwd 17 getdents64 61 mknodat 33 mkdirat 34 unlinkat 35 symlinkat 36 linkat 37
     renameat 38 truncate 45 faccessat 48 chdir 49 fchdir 50 chroot 51 fchmod 52 fchmodat 53 fchownat 54 fchown 55
     openat 56 readlinkat 78 newfstatat 79 fstat 80 utimensat 88 capget 90 capset 91 setregid 143 setgid 144 setreuid 145 setuid 146
     setresuid 147 getresuid 148 setresgid 149 getresgid 150 setfsuid 151 setfsgid 152 getgroups 158 setgroups 159
@@ -83,7 +83,7 @@ I386 = Arch(
     utime 30 access 33 rename 38 mkdir 39 rmdir 40 old_setgid 46 old_getgid 47 old_geteuid 49 old_getegid 50 umask 60
     chroot 61 old_setreuid 70 old_setregid 71 setrlimit 75 old_getgroups 80 old_setgroups 81 symlink 83 readlink 85 truncate 92
     fchmod 94 old_fchown 95 fchdir 133 old_setfsuid 138 old_setfsgid 139 old_setresuid 164 old_setresgid 170
-    prctl 172 old_chown 182 capget 184 capset 185 lchown 198 getuid 199 getgid 200 geteuid 201 getegid 202
+    prctl 172 old_chown 182 getcwd 183 getdents64 220 capget 184 capset 185 lchown 198 getuid 199 getgid 200 geteuid 201 getegid 202
     setreuid 203 setregid 204 getgroups 205 setgroups 206 fchown 207 setresuid 208 getresuid 209 setresgid 210
     getresgid 211 chown 212 setuid 213 setgid 214 setfsuid 215 setfsgid 216 setxattr 226 lsetxattr 227 fsetxattr 228
     getxattr 229 lgetxattr 230 fgetxattr 231 listxattr 232 llistxattr 233 flistxattr 234 removexattr 235

@@ -15,7 +15,11 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
 from kpy.errors import SandboxError
+from kpy.linux import libc
+from kpy.linux.birth import identify
+from kpy.linux.ledger import Ledger, Record, physical
 from kpy.sandbox.base import Mount
+from kpy.sandbox.slotmounts import filled, is_slot
 from kpy.util.copytree import copy
 from kpy.util.erase import empty, remove
 
@@ -24,10 +28,12 @@ _LINKS = 40  # as the kernel (MAXSYMLINKS)
 
 @dataclass(frozen=True, slots=True)
 class Shelf:
-    """Where things are moved aside: a directory that no RUN may enter, in no layer. `root` is the RUN's root."""
+    """Where things are moved aside: a directory that no RUN may enter, in no layer. `root` is the RUN's root. With a
+    `ledger`, root is emulated there, and owners that only root can give are written into it."""
 
     root: str
     directory: str
+    ledger: Ledger | None = None
 
 
 def resolve(root: str, target: str) -> str:
@@ -71,8 +77,9 @@ def mounted(mounts: Sequence[Mount], shelf: Shelf, warn: Callable[[bytes], None]
             try:
                 stack.enter_context(_one(mount, shelf, number, notes[number].add))
             except OSError as error:
+                hint = "mount an emptyDir there, or use a directory that this container has" if shelf.ledger is not None else ""
                 raise SandboxError(
-                    f"cannot put a mount at {mount.target}: {error.strerror or error}", errno=error.errno or 0
+                    f"cannot put a mount at {mount.target}: {error.strerror or error}", errno=error.errno or 0, hint=hint
                 ) from error
         yield
     for note in notes:
@@ -119,6 +126,10 @@ def _one(mount: Mount, shelf: Shelf, number: int, written: Callable[[str], None]
     target = resolve(shelf.root, mount.target)
     if target == (shelf.root.rstrip("/") or "/"):
         raise SandboxError("nothing can be mounted at /")
+    if shelf.ledger is not None and is_slot(target, shelf.ledger):
+        with filled(mount, target, os.path.join(shelf.directory, f"aside-{os.getpid()}-{number}"), shelf.ledger):
+            yield
+        return
     place = _Place(target, os.path.join(shelf.directory, f"aside-{os.getpid()}-{number}"))
     try:
         place.clear()
@@ -129,7 +140,7 @@ def _one(mount: Mount, shelf: Shelf, number: int, written: Callable[[str], None]
             return
         raise
     try:
-        leave = _put(mount, target, place.old, written)
+        leave = _put(mount, target, place.old, shelf.ledger, written)
     except BaseException:
         place.restore()
         raise
@@ -145,18 +156,25 @@ def _one(mount: Mount, shelf: Shelf, number: int, written: Callable[[str], None]
 
 
 def _put(
-    mount: Mount, target: str, old: os.stat_result | None, written: Callable[[str], None]
+    mount: Mount, target: str, old: os.stat_result | None, ledger: Ledger | None, written: Callable[[str], None]
 ) -> Callable[[], None]:
     """Make the target. Returns what takes away more than the target itself."""
     if mount.kind == "bind":
-        return _bind(mount, target, written)
+        leave = _bind(mount, target, written)
+        if ledger is not None and (mount.uid or mount.gid):
+            _tell(ledger, target, os.stat(target).st_mode, mount.uid, mount.gid)
+        return leave
     if mount.kind == "file":
-        _write(target, mount)
+        _write(target, mount, ledger)
     else:
         os.mkdir(target)
         # runc takes the mode of what is there; the kernel's own default is 1777
         os.chmod(target, stat.S_IMODE(old.st_mode) if old else 0o1777)
-        if old:
+        if old and ledger is not None:
+            told = ledger.records.get((old.st_dev, old.st_ino))
+            if told is not None:
+                _tell(ledger, target, told.mode, told.uid, told.gid)
+        elif old:
             os.chown(target, old.st_uid, old.st_gid)
     return _nothing
 
@@ -256,11 +274,21 @@ def _link_socket(source: str, target: str) -> None:
         ) from error
 
 
-def _write(target: str, mount: Mount) -> None:
+def _tell(ledger: Ledger, path: str, mode: int, uid: int, gid: int) -> None:
+    key, born = identify(libc.AT_FDCWD, os.fsencode(path))
+    ledger.records[key] = Record(mode, uid, gid, born=born)
+
+
+def _write(target: str, mount: Mount, ledger: Ledger | None) -> None:
     descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(mount.data)
         file.flush()
+        if ledger is not None:
+            mode = stat.S_IFREG | mount.mode
+            os.fchmod(descriptor, physical(mode))
+            _tell(ledger, target, mode, mount.uid, mount.gid)
+            return
         if (mount.uid, mount.gid) != (os.geteuid(), os.getegid()):
             os.fchown(descriptor, mount.uid, mount.gid)
         os.fchmod(descriptor, mount.mode)
@@ -316,7 +344,8 @@ class _Place:
         if os.path.isdir(self._parent):
             same = self._done.st_mtime_ns == self._ready.st_mtime_ns
             mtime = (self._before if same else self._done).st_mtime_ns
-            os.utime(self._parent, ns=(self._done.st_atime_ns, mtime))
+            with suppress(PermissionError):  # a directory of the container's, that we may write to
+                os.utime(self._parent, ns=(self._done.st_atime_ns, mtime))
 
 
 def _make_parents(directory: str) -> tuple[str, list[str]]:

@@ -13,16 +13,18 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import kpy
 from kpy.errors import SandboxError
 from kpy.linux import capabilities
+from kpy.linux.ledger import Ledger
 from kpy.linux.users import home_of
 from kpy.sandbox.base import Mount, Process
 from kpy.sandbox.emulate import Shelf, mounted, resolve
 from kpy.sandbox.own import check_lent, lent
 from kpy.sandbox.rlimits import too_high
-from kpy.sandbox.spawn import Job, network_isolation, run
+from kpy.sandbox.spawn import Job, network_isolation, run, unheard
 from kpy.util.cancel import Cancel
 
 _PR_SET_DUMPABLE = 4
@@ -31,16 +33,28 @@ _KERNEL = ("/proc", "/sys", "/dev")
 _MOUNTABLE = "/dev"  # files can be put into it: it is the container's own tmpfs
 
 
+@dataclass(frozen=True, slots=True)
+class Emulation:
+    """A ledger where root is emulated, and who is told what cannot be."""
+
+    ledger: Ledger | None = None
+    warn: Callable[[str], None] = unheard
+
+
+NONE = Emulation()
+
+
 class LiveSandbox:
     """Implements `sandbox.base.Sandbox` in `/`.
 
     `state` is a directory of kpy's own that RUNs are told to keep out of and layers never have; `protected` are the
     paths, relative to `/`, that are the builder's: the snapshotter's. In those that are directories no RUN may start,
-    and nothing can be mounted for one.
+    and nothing can be mounted for one. `emulation`: whether, and with what, root is only emulated.
     """
 
-    def __init__(self, state: str, protected: Sequence[str] = ()) -> None:
-        self._shelf = Shelf("/", os.path.join(state, "aside"))
+    def __init__(self, state: str, protected: Sequence[str] = (), emulation: Emulation = NONE) -> None:
+        self._shelf = Shelf("/", os.path.join(state, "aside"), emulation.ledger)
+        self._emulation = emulation
         paths = ["/" + path.strip("/") for path in protected]
         self._ours = tuple(path for path in dict.fromkeys(paths) if path not in _KERNEL and not os.path.isfile(path))
 
@@ -83,7 +97,8 @@ class LiveSandbox:
             raise SandboxError(f"a live sandbox runs in / and not in {root}")
         self.check(process, mounts)
         with lent(), mounted(mounts, self._shelf, log), _extra_hosts(process.hosts):
-            return run(Job(process, "/", environment(process, "/")), log, cancel)
+            job = Job(process, "/", environment(process, "/"), self._emulation.ledger, self._emulation.warn)
+            return run(job, log, cancel)
 
 
 def environment(process: Process, root: str) -> tuple[str, ...]:

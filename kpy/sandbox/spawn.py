@@ -25,7 +25,7 @@ _BLOCK = 1 << 16
 _log = logging.getLogger(__name__)
 
 
-def _unheard(text: str) -> None:
+def unheard(text: str) -> None:
     """A warning that nobody wants."""
 
 
@@ -42,7 +42,7 @@ class Job:
     root: str
     env: tuple[str, ...] = field(repr=False)
     ledger: Ledger | None = field(default=None, repr=False)
-    warn: Callable[[str], None] = _unheard
+    warn: Callable[[str], None] = unheard
 
 
 def run(job: Job, log: Callable[[bytes], None], cancel: Cancel) -> int:

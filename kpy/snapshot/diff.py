@@ -11,6 +11,7 @@ from typing import BinaryIO, TypeAlias
 from kpy.errors import ContentError
 from kpy.layer.device import DEVICE_XATTR, PRIVATE_XATTRS, decode_device
 from kpy.layer.entry import KIND_OF_FORMAT, Entry, Kind, LayerItem, sort_key
+from kpy.linux.ledger import Ledger
 from kpy.snapshot.scan import CTIME, DEV, GID, INO, MODE, MTIME, NLINK, RDEV, SIZE, UID, Index, Record
 
 Known: TypeAlias = Callable[[str], Entry | None]
@@ -20,8 +21,50 @@ _SAME_META = (MODE, UID, GID, RDEV)
 _BLOCK = 1 << 18
 
 
-def differences(root: str, before: Index, after: Index, known: Known | None = None) -> Iterator[LayerItem]:
-    """What makes `before` into `after`, in the order of a layer (L03).
+class _Disk:
+    """The files below a root, by their relative paths, and what a ledger says of them beyond their numbers."""
+
+    def __init__(self, root: str, ledger: Ledger | None) -> None:
+        self._root = root.encode("utf-8", "surrogateescape").rstrip(b"/")
+        self._ledger = ledger
+
+    def full(self, path: bytes) -> bytes:
+        """The absolute path."""
+        return self._root + b"/" + path
+
+    def open(self, path: bytes) -> BinaryIO:
+        """A regular file, for reading. Raises ContentError."""
+        try:
+            descriptor = os.open(self.full(path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            raise ContentError(f"cannot read {text(path)}: {error.strerror}") from error
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise ContentError(f"{text(path)} changed while it was read")
+        return os.fdopen(descriptor, "rb")
+
+    def xattrs(self, path: bytes, now: Record) -> dict[str, bytes]:
+        """The extended attributes that a layer keeps, sorted."""
+        found = self._on_disk(self.full(path))
+        told = self._ledger.records.get((now[DEV], now[INO])) if self._ledger is not None else None
+        return dict(sorted({**found, **dict(_kept(told.xattrs.items()))}.items())) if told is not None else found
+
+    @staticmethod
+    def _on_disk(full: bytes) -> dict[str, bytes]:
+        try:
+            names = os.listxattr(full, follow_symlinks=False)
+        except OSError:
+            return {}  # a file system without them
+        return {
+            name: os.getxattr(full, name, follow_symlinks=False) for name in sorted(names) if kept_xattr(name)
+        }
+
+
+def differences(
+    root: str, before: Index, after: Index, known: Known | None = None, ledger: Ledger | None = None
+) -> Iterator[LayerItem]:
+    """What makes `before` into `after`, in the order of a layer (L03). With a `ledger`, both indexes were made with it,
+    and extended attributes that it has count as if they were on the disk.
 
     - Gone paths are whiteouts, topmost only. A directory that became something else needs none: its new entry
       replaces it. One that was deleted and made again has whiteouts for those of its old children that are gone,
@@ -33,11 +76,12 @@ def differences(root: str, before: Index, after: Index, known: Known | None = No
     - Names of one file are hard links of each other where each is a change by itself; a new name of an old file is a
       file of its own, as in BuildKit's layers.
     """
+    disk = _Disk(root, ledger)
     gone = [path for path in before.keys() - after.keys() if _is_dir(after.get(_parent(path)))]
     changed = {
         path
         for path, now in after.items()
-        if path and before.get(path) != now and _changed(root, path, before.get(path), now, known)
+        if path and before.get(path) != now and _changed(disk, path, before.get(path), now, known)
     }
     links = _link_groups(after, changed)
     for path in [*gone, *changed]:
@@ -53,7 +97,7 @@ def differences(root: str, before: Index, after: Index, known: Known | None = No
         if path in whiteouts:
             yield LayerItem(Entry(text(path), Kind.WHITEOUT))
         else:
-            item = _item(root, path, after[path], first.get(path))
+            item = _item(disk, path, after[path], first.get(path))
             yield replace(item, twin=text(twins[path])) if path in twins else item
 
 
@@ -80,37 +124,37 @@ def _is_dir(found: Record | None) -> bool:
     return found is not None and stat.S_ISDIR(found[MODE])
 
 
-def _changed(root: str, path: bytes, before: Record | None, now: Record, known: Known | None) -> bool:
+def _changed(disk: _Disk, path: bytes, before: Record | None, now: Record, known: Known | None) -> bool:
     """Is this a change, for a path whose numbers differ?"""
     if before is None or any(before[field] != now[field] for field in _SAME_META):
         return True
     if _is_dir(now):
         entry = known(text(path)) if known else None
-        has = _xattrs(root, path)
+        has = disk.xattrs(path, now)
         return has != dict(_kept(entry.xattrs.items())) if entry and entry.kind is Kind.DIR else bool(has)
     if before[SIZE] != now[SIZE] or before[MTIME] != now[MTIME]:
         return True
     if before[CTIME] == now[CTIME] and before[DEV] == now[DEV] and before[INO] == now[INO]:
         return False  # nothing but nlink, which would have moved ctime
-    return not _equals_known(root, path, now, known)
+    return not _equals_known(disk, path, now, known)
 
 
-def _equals_known(root: str, path: bytes, now: Record, known: Known | None) -> bool:
+def _equals_known(disk: _Disk, path: bytes, now: Record, known: Known | None) -> bool:
     """Has the file surely the xattrs and the content that the chain has there? The metadata is known to be equal."""
     entry = known(text(path)) if known else None
     if entry is None or entry.kind is not KIND_OF_FORMAT[stat.S_IFMT(now[MODE])]:
         return False
     if entry.kind is Kind.SYMLINK:
-        return entry.link == text(os.readlink(_full(root, path)))
+        return entry.link == text(os.readlink(disk.full(path)))
     if entry.kind is not Kind.FILE:
         return True
     if (
         not entry.sha256
         or entry.size != now[SIZE]
-        or _xattrs(root, path) != dict(_kept(entry.xattrs.items()))
+        or disk.xattrs(path, now) != dict(_kept(entry.xattrs.items()))
     ):
         return False
-    with _open(root, path) as file:
+    with disk.open(path) as file:
         return _sha256(file) == entry.sha256
 
 
@@ -137,18 +181,18 @@ def _link_groups(after: Index, changed: set[bytes]) -> dict[tuple[int, int], lis
     return groups
 
 
-def _item(root: str, path: bytes, now: Record, target: bytes | None) -> LayerItem:
-    """The file as it is on disk."""
+def _item(disk: _Disk, path: bytes, now: Record, target: bytes | None) -> LayerItem:
+    """The file as it is."""
     kind = KIND_OF_FORMAT[stat.S_IFMT(now[MODE])]
     device, link = (0, 0), ""
     if kind is Kind.FILE:
-        kind, device = _placeholder(root, path, now)
+        kind, device = _placeholder(disk, path, now)
     elif kind in {Kind.CHAR, Kind.BLOCK}:
         device = (os.major(now[RDEV]), os.minor(now[RDEV]))
     if target is not None:
         kind, link, device = Kind.HARDLINK, text(target), (0, 0)
     elif kind is Kind.SYMLINK:
-        link = text(os.readlink(_full(root, path)))
+        link = text(os.readlink(disk.full(path)))
     entry = Entry(
         path=text(path),
         kind=kind,
@@ -159,16 +203,16 @@ def _item(root: str, path: bytes, now: Record, target: bytes | None) -> LayerIte
         mtime=now[MTIME],
         link=link,
         device=device,
-        xattrs=_xattrs(root, path) if kind in {Kind.FILE, Kind.DIR} else {},
+        xattrs=disk.xattrs(path, now) if kind in {Kind.FILE, Kind.DIR} else {},
     )
-    return LayerItem(entry, (lambda: _open(root, path)) if kind is Kind.FILE else None)
+    return LayerItem(entry, (lambda: disk.open(path)) if kind is Kind.FILE else None)
 
 
-def _placeholder(root: str, path: bytes, now: Record) -> tuple[Kind, tuple[int, int]]:
+def _placeholder(disk: _Disk, path: bytes, now: Record) -> tuple[Kind, tuple[int, int]]:
     """An empty file may stand for a device that could not be made when its layer was unpacked."""
     if not now[SIZE]:
         try:
-            found = decode_device(os.getxattr(_full(root, path), DEVICE_XATTR, follow_symlinks=False))
+            found = decode_device(os.getxattr(disk.full(path), DEVICE_XATTR, follow_symlinks=False))
         except OSError:
             found = None
         if found:
@@ -176,34 +220,8 @@ def _placeholder(root: str, path: bytes, now: Record) -> tuple[Kind, tuple[int, 
     return Kind.FILE, (0, 0)
 
 
-def _full(root: str, path: bytes) -> bytes:
-    return root.encode("utf-8", "surrogateescape").rstrip(b"/") + b"/" + path
-
-
-def _open(root: str, path: bytes) -> BinaryIO:
-    try:
-        descriptor = os.open(_full(root, path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        raise ContentError(f"cannot read {text(path)}: {error.strerror}") from error
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise ContentError(f"{text(path)} changed while it was read")
-    return os.fdopen(descriptor, "rb")
-
-
 def _kept(pairs: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
     return ((name, value) for name, value in pairs if kept_xattr(name))
-
-
-def _xattrs(root: str, path: bytes) -> dict[str, bytes]:
-    full = _full(root, path)
-    try:
-        names = os.listxattr(full, follow_symlinks=False)
-    except OSError:
-        return {}  # a file system without them
-    return {
-        name: os.getxattr(full, name, follow_symlinks=False) for name in sorted(names) if kept_xattr(name)
-    }
 
 
 def _sha256(file: BinaryIO) -> str:

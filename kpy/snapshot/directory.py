@@ -12,14 +12,12 @@ from dataclasses import dataclass, field
 
 from kpy.errors import SandboxError, StoreError
 from kpy.layer.entry import LayerItem
-from kpy.layer.extract import ExtractOptions
 from kpy.layer.tree import Tree
 from kpy.oci.image import Chain, Layer
 from kpy.snapshot.base import LayerContent, Snapshot
-from kpy.snapshot.diff import differences, text
-from kpy.snapshot.scan import Index, scan, settle
-from kpy.util.erase import empty
-from kpy.util.mountinfo import mount_points
+from kpy.snapshot.diff import text
+from kpy.snapshot.ground import Ground
+from kpy.snapshot.scan import Index, settle
 
 _log = logging.getLogger(__name__)
 
@@ -42,25 +40,17 @@ class _State:
 
 
 class DirectorySnapshotter:
-    """Implements `snapshot.base.Snapshotter` with one directory.
+    """Implements `snapshot.base.Snapshotter` on one ground.
 
-    `protected` are paths relative to `root` that are never removed, extracted or snapshotted, nor is what is below
+    `protected` are paths relative to the root that are never removed, extracted or snapshotted, nor is what is below
     them; mount points found at each emptying are added.
-    `owners` is whether this process may give files any owner.
     """
 
-    def __init__(
-        self,
-        root: str,
-        content: LayerContent,
-        *,
-        protected: Iterable[str] = KERNEL_PATHS,
-        owners: bool = True,
-    ) -> None:
-        self._root = os.path.realpath(root)
+    def __init__(self, ground: Ground, content: LayerContent, *, protected: Iterable[str] = KERNEL_PATHS) -> None:
+        self._ground = ground
+        self._root = ground.root
         self._content = content
         self._protected = frozenset(os.fsencode(path.strip("/")) for path in protected if path.strip("/"))
-        self._owners = owners
         self._state = _State()
         self._lock = threading.Lock()
         self._holder: int | None = None
@@ -110,8 +100,8 @@ class DirectorySnapshotter:
         before = self._state.index
         assert before is not None
         with _disk("cannot scan the root file system"):
-            self._state.after = after = scan(self._root, self._state.keep)
-        return self._read(differences(self._root, before, after, self._state.tree.lookup))
+            self._state.after = after = self._ground.scan(self._state.keep)
+        return self._read(self._ground.differences(before, after, self._state.tree))
 
     def commit(self, active: Snapshot, layer: Layer, /) -> None:
         """See Snapshotter. Keeps the scan of the last `changes` as the new index."""
@@ -152,7 +142,8 @@ class DirectorySnapshotter:
             self._extract(missing)
             self._check_hidden()
             if held is None or missing:
-                state.index = scan(self._root, state.keep)
+                self._ground.settle(state.tree, state.keep)
+                state.index = self._ground.scan(state.keep)
         state.chain, state.after = chain, None
 
     def _check_hidden(self) -> None:
@@ -167,31 +158,24 @@ class DirectorySnapshotter:
 
     def _empty(self) -> None:
         self._state.tree = Tree.empty()
-        os.makedirs(self._root, mode=0o755, exist_ok=True)
-        self._state.keep = keep = self._protected | frozenset(mount_points(self._root))
-        stuck = [path for path in empty(self._root, keep) if not self._is_empty_directory(path)]
+        self._state.keep = keep = self._protected | self._ground.mounts()
+        stuck = [path for path in self._ground.empty(keep) if not self._is_empty_directory(path)]
         if stuck:
             raise SandboxError(
                 f"cannot remove /{os.fsdecode(stuck[0])}, left by an earlier stage, from the root file system",
                 hint="start the build in a fresh container",
             )
-        try:
-            os.chown(self._root, 0, 0)
-            os.chmod(self._root, 0o755)  # noqa: S103 - a directory of every image
-        except PermissionError:
-            pass  # not root: `/` stays as the runtime made it
 
     def _is_empty_directory(self, path: bytes) -> bool:
         """Is what could not be removed a directory without content (a mount made meanwhile, a place whose parent we
         may not write to)? Then the next image may use it as it is."""
-        full = os.fsencode(self._root) + b"/" + path
+        full = os.fsencode(self._ground.home) + b"/" + path
         return os.path.isdir(full) and not os.path.islink(full) and not os.listdir(full)
 
     def _extract(self, layers: Chain) -> None:
         _log.debug("unpacking %s", layers)
-        keep = frozenset(text(path) for path in self._state.keep)
-        options = ExtractOptions(skip=keep.__contains__, owners=self._owners)
-        for layer, tree in zip(layers, self._content.extract(layers, self._root, options), strict=True):
+        options = self._ground.options(self._state.keep)
+        for layer, tree in zip(layers, self._content.extract(layers, self._ground.home, options), strict=True):
             self._state.tree = self._state.tree.apply(tree, layer.diff_id)
 
 

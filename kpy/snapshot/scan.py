@@ -5,8 +5,12 @@ import errno
 import os
 import stat
 import time
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from typing import TypeAlias
+
+from kpy.linux.birth import recorded
+from kpy.linux.ledger import Ledger
 
 Record: TypeAlias = tuple[int, int, int, int, int, int, int, int, int, int]
 Index: TypeAlias = dict[bytes, Record]  # by path relative to the root; the root itself is b""
@@ -33,14 +37,22 @@ def record(found: os.stat_result) -> Record:
     )
 
 
-def scan(root: str, skip: AbstractSet[bytes] = frozenset()) -> Index:
+def scan(
+    root: str,
+    skip: AbstractSet[bytes] = frozenset(),
+    *,
+    ledger: Ledger | None = None,
+    slots: Mapping[bytes, bytes] | None = None,
+) -> Index:
     """Index everything below `root`, and the root itself, but not the relative paths in `skip` nor what is below.
 
-    No process may be changing the root meanwhile. Sockets are left out: no layer can hold them.
+    No process may be changing the root meanwhile. Sockets are left out: no layer can hold them. With a `ledger`, files
+    are what it says, and root's where it says nothing. `slots` are directories of the root that are elsewhere, by name.
     Cost: one readdir for a directory and one lstat for a file, about 10 us a file; threads make it slower (the
     interpreter's lock), dir_fds and getdents64 do not make it faster.
     """
     top = root.encode("utf-8", "surrogateescape").rstrip(b"/")
+    slots = slots or {}
     index: Index = {b"": record(os.lstat(top or b"/"))}
     pending = [b""]
     while pending:
@@ -57,14 +69,32 @@ def scan(root: str, skip: AbstractSet[bytes] = frozenset()) -> Index:
                 path = prefix + entry.name
                 if path in skip:
                     continue
-                found = entry.stat(follow_symlinks=False)
+                full = slots.get(path) or top + b"/" + path
+                found = os.lstat(full) if path in slots else entry.stat(follow_symlinks=False)
                 kind = found.st_mode & 0o170000
                 if kind == stat.S_IFSOCK:
                     continue
-                index[path] = record(found)
+                index[path] = record(found) if ledger is None else _told(ledger, full, found)
                 if kind == stat.S_IFDIR:
                     pending.append(path)
     return index
+
+
+def _told(ledger: Ledger, path: bytes, found: os.stat_result) -> Record:
+    """The numbers of a file whose owner, mode and device the disk may not tell."""
+    told = recorded(ledger, (found.st_dev, found.st_ino), path)
+    mode, uid, gid, rdev = (found.st_mode, 0, 0, 0) if told is None else (told.mode, told.uid, told.gid, told.rdev)
+    return (
+        found.st_dev, found.st_ino, found.st_ctime_ns, found.st_mtime_ns, mode, found.st_size, found.st_nlink, uid, gid,
+        rdev or found.st_rdev,
+    )  # fmt: skip
+
+
+def altered(old: Record, *, mode: int | None = None, mtime: int | None = None) -> Record:
+    """The numbers with another mode or time."""
+    dev, ino, ctime, old_mtime, old_mode, size, nlink, uid, gid, rdev = old
+    mode, mtime = old_mode if mode is None else mode, old_mtime if mtime is None else mtime
+    return dev, ino, ctime, mtime, mode, size, nlink, uid, gid, rdev
 
 
 def settle(index: Index, *, patience: float = 1.1) -> None:

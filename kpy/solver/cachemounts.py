@@ -95,7 +95,8 @@ def _ensure(path: Path, item: MountOp, inputs: Sequence[Value], services: Servic
 
 def _dress(new: Path, item: MountOp) -> None:
     try:
-        os.chown(new, item.uid, item.gid)
+        if os.geteuid() == 0:  # else root is emulated, and the mount says whose it is
+            os.chown(new, item.uid, item.gid)
     except OSError as error:
         raise SandboxError(
             f"cannot give the cache {item.id} to {item.uid}:{item.gid}: {fs.reason(error)}", errno=error.errno or 0,

@@ -5,7 +5,7 @@ import tempfile
 from contextlib import ExitStack
 
 from kpy.layer.entry import Entry, Kind
-from kpy.layer.extract import extract
+from kpy.layer.extract import ExtractOptions, extract
 from kpy.layer.tree import Tree
 from kpy.layer.write import stream_tar
 from kpy.solver.copy import Copier, Rules
@@ -31,7 +31,7 @@ def materialise(value: FilesValue, path: str, services: Services, stack: ExitSta
 
             stream_tar(target.items(lambda put: opens(put, [opener])), write)
             tar.seek(0)
-            extract(tar, directory, seen=lambda _: None)
+            extract(tar, directory, seen=lambda _: None, options=ExtractOptions(owners=os.geteuid() == 0))
     if not is_dir:
         return f"{directory}/content/file"
     if entry is not None:
@@ -41,6 +41,7 @@ def materialise(value: FilesValue, path: str, services: Services, stack: ExitSta
 
 def _dress(directory: str, entry: Entry) -> None:
     with fs.io_errors("make", directory):
-        os.chown(directory, entry.uid, entry.gid)
+        if os.geteuid() == 0:
+            os.chown(directory, entry.uid, entry.gid)
         os.chmod(directory, entry.mode)
         os.utime(directory, ns=(entry.mtime, entry.mtime))

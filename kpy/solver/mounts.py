@@ -28,7 +28,7 @@ def make_mounts(
                 source = _source(item, inputs[item.input], services, stack)
                 mounts.append(Mount("bind", item.target, source, read_only=item.read_only, discard=not item.read_only))
             case "cache":
-                mounts.append(Mount("bind", item.target, caches[item], read_only=item.read_only))
+                mounts.append(Mount("bind", item.target, caches[item], read_only=item.read_only, uid=item.uid, gid=item.gid))
             case "tmpfs":
                 mounts.append(Mount("tmpfs", item.target, size=item.size))
             case "secret":

@@ -19,6 +19,7 @@ from kpy.oci.digest import Digest
 from kpy.oci.image import Chain, Layer
 from kpy.snapshot.base import Snapshot, Snapshotter
 from kpy.snapshot.directory import DirectorySnapshotter
+from kpy.snapshot.ground import Directory
 
 _: type[Snapshotter] = DirectorySnapshotter
 
@@ -71,7 +72,7 @@ def layers() -> Layers:
 
 def _snapshotter(layers: Layers, root: Path) -> DirectorySnapshotter:
     root.mkdir(exist_ok=True)
-    return DirectorySnapshotter(str(root), layers, owners=False, protected=["dev", "proc", "etc/hosts"])
+    return DirectorySnapshotter(Directory(str(root), owners=False), layers, protected=["dev", "proc", "etc/hosts"])
 
 
 def _commit(snapshotter: DirectorySnapshotter, active: Snapshot, layers: Layers) -> tuple[Layer, list[str]]:
@@ -271,7 +272,7 @@ def test_an_image_with_files_where_the_root_keeps_something_is_refused(layers: L
     (root / "work" / "context").mkdir(parents=True)
     (root / "work" / "context" / "Dockerfile").write_text("FROM scratch")
     protected = ["dev", "etc/hosts", "work/context"]
-    snapshotter = DirectorySnapshotter(str(root), layers, owners=False, protected=protected)
+    snapshotter = DirectorySnapshotter(Directory(str(root), owners=False), layers, protected=protected)
     fine = layers.files(dev__x="1", etc__hosts="2", work__other="3")
 
     with snapshotter.prepare((fine,), 1):

@@ -1,0 +1,136 @@
+"""kpy where nothing is allowed: any uid, no capabilities, no new privileges, docker's seccomp profile (E2; EXECUTION B)."""
+
+from pathlib import Path
+
+import builder as builders
+import pytest
+import trees
+from builder import LiveKpy
+from servers import Docker, Registry
+
+RESTRICTED = ["--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
+VOLUMES = (
+    "kroot", "etc", "usr", "var", "run", "tmp", "opt", "root", "home", "srv", "mnt", "media", "boot", "app", "work", "src", "go",
+    "kpy/tmp", "kpy/state",
+)  # fmt: skip
+PLACES = {
+    "1000:1000": ["--user", "1000:1000", *RESTRICTED],
+    "random uid": ["--user", "123456:0", *RESTRICTED],
+    "read-only": [
+        "--user", "123456:0", *RESTRICTED, "--read-only",
+        *(part for name in VOLUMES for part in ("--tmpfs", f"/{name}:exec,mode=777")),
+    ],
+}  # fmt: skip
+
+DOCKERFILE = """FROM {busybox} AS small
+RUN ls -la / && test "$(find / -maxdepth 1 -name app)" = "" && test -d /bin && ! test -L /bin && ! test -e /lib && ! test -e /app
+RUN mkdir -m 750 /app /lib && cd /lib && test "$(/bin/pwd)" = /lib && echo lib > /lib/file && chown 3:4 /lib /app
+RUN rm -r /lib && ! ls -d /lib && rmdir /app && ! stat /app && mkdir /app && echo a > /app/a && chown -h 5:6 /app/a
+RUN --mount=target=/src --mount=type=cache,target=/go test -f /src/Dockerfile && touch /go/x
+RUN ! test -e /src && mkdir -p /opt/one && mv /opt/one /opt/two && chmod 2711 /opt/two && mkfifo /opt/p && ln -s nowhere /opt/l && chown -h 7:8 /opt/l
+RUN mknod /opt/null c 1 3 && test -c /opt/null && chmod 0 /opt/null && echo secret > /opt/s && ln /opt/s /opt/s2 && chmod 400 /opt/s
+USER 9:10
+RUN id -u > /tmp/mine && ! cat /opt/s && ! rm /app/a && mkdir /tmp/dir
+FROM {debian}
+RUN useradd --create-home bob && echo bob:pw | chpasswd && install -d -o bob -g www-data -m 3770 /srv/shared
+COPY --from=small /app /opt /work/
+COPY --from=small --chown=bob:mail /tmp /work/tmp
+RUN test "$(readlink /bin)" = usr/bin && test "$(stat -c %F /lib)" = 'symbolic link' && test "$(readlink -f /bin/sh)" = /usr/bin/dash
+RUN --mount=type=secret,id=key,uid=33,mode=440 test "$(stat -c %u:%a /run/secrets/key)" = 33:440 && chmod u+s /usr/bin/env && rm -rf /media
+RUN su bob -c 'umask 077; touch ~/private' && chmod 0 /etc/shadow && cat /etc/shadow > /dev/null && touch /var/x
+"""
+
+
+@pytest.fixture
+def live(docker: Docker) -> LiveKpy:
+    return LiveKpy(docker, builders.make(docker))
+
+
+def _context(path: Path, dockerfile: str) -> list[str]:
+    """A context, and the options of `docker run` that show it to kpy."""
+    path.mkdir()
+    path.chmod(0o755)
+    (path / "Dockerfile").write_text(dockerfile)
+    (path / "key").write_text("s3")
+    (path / "key").chmod(0o644)
+    return ["--volume", f"{path}:/workspace:ro"]
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_images_are_those_of_real_root(
+    live: LiveKpy, registry: Registry, busybox_base: str, debian_base: str, workdir: Path, place: str
+) -> None:
+    """File by file: types, modes, owners, devices, links, contents. Two bases of different shapes."""
+    context = _context(workdir / "c", DOCKERFILE.format(busybox=busybox_base, debian=debian_base))
+    names = {how: f"{registry.host}/restricted/{how.replace(' ', '-').replace(':', '-')}:1" for how in ("root", place)}
+    for how, name in names.items():
+        options = [*context, *PLACES.get(how, [])]
+        done = live("build", "--push", "-t", name, "--secret", "id=key,src=key", ".", options=options)
+        assert "emulated in part" not in done.stderr
+
+    found = {how: trees.described(name, workdir / how.replace(":", "-")) for how, name in names.items()}
+
+    assert _differences(found["root"], found[place]) == {}
+    assert found[place]["work/null"].startswith("c--------- 0:0 259")
+    assert found[place]["home/bob/private"].startswith("-rw------- 1000:1000")
+    assert len(trees.layers(names["root"])) == len(trees.layers(names[place]))
+
+
+def _differences(one: dict[str, str], other: dict[str, str]) -> dict[str, tuple[str, str]]:
+    """Two builds change passwords with salts of their own."""
+    found = {
+        path: (one.get(path, ""), other.get(path, "")) for path in {*one, *other} if one.get(path) != other.get(path)
+    }
+    for path in ("etc/shadow", "etc/shadow-"):
+        if path in found and found[path][0].split(" ")[:2] == found[path][1].split(" ")[:2]:
+            del found[path]
+    return found
+
+
+def test_a_name_that_the_root_lacks_is_one_error(
+    live: LiveKpy, registry: Registry, busybox_base: str, workdir: Path
+) -> None:
+    """Before the first RUN, and a volume is all that it takes."""
+    context = _context(workdir / "c", f"FROM {busybox_base}\nCOPY key /custom/key\nRUN cat /custom/key; touch /custom/new\n")
+    options = [*context, *PLACES["1000:1000"]]
+
+    done = live("build", ".", options=options, check=False)
+
+    assert done.returncode == 8, done.stderr
+    assert "the image has /custom, which uid 1000 cannot have in this container" in done.stderr
+    assert "mount an emptyDir" in done.stderr
+    assert "Traceback" not in done.stderr
+
+    name = f"{registry.host}/restricted/custom:1"
+    live("build", "--push", "-t", name, ".", options=[*options, "--tmpfs", "/custom:exec"])
+
+    assert trees.described(name, workdir / "tree")["custom/new"].startswith("-rw-r--r-- 0:0")
+
+
+def test_read_only_without_volumes_says_what_to_mount(live: LiveKpy, busybox_base: str, workdir: Path) -> None:
+    context = _context(workdir / "c", f"FROM {busybox_base}\nRUN true\n")
+    options = [*context, "--user", "123456:0", *RESTRICTED, "--read-only", "--tmpfs", "/kpy/state", "--tmpfs", "/kpy/tmp"]
+
+    done = live("build", ".", options=options, check=False)
+
+    assert done.returncode == 8, done.stderr
+    assert "mount an emptyDir at /kroot" in done.stderr
+
+
+def test_a_mount_with_files_is_not_emptied(live: LiveKpy, busybox_base: str, workdir: Path) -> None:
+    context = _context(workdir / "c", f"FROM {busybox_base}\nRUN ! test -e /data/new\n")
+    (workdir / "data").mkdir()
+    (workdir / "data").chmod(0o777)
+    (workdir / "data" / "mine").write_text("mine")
+
+    live("build", ".", options=[*context, *PLACES["1000:1000"], "--volume", f"{workdir}/data:/data"])
+
+    assert (workdir / "data" / "mine").read_text() == "mine"
+
+
+def test_copies_alone_need_no_root_at_all(live: LiveKpy, busybox_base: str, workdir: Path) -> None:
+    context = _context(workdir / "c", f"FROM {busybox_base}\nCOPY --chown=5:6 key /custom/key\n")
+
+    done = live("build", ".", options=[*context, *PLACES["random uid"], "--read-only", "--tmpfs", "/kpy/state"])
+
+    assert done.stdout.startswith("sha256:")

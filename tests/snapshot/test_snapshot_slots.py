@@ -1,0 +1,111 @@
+"""slots.py: the root of images whose names in `/` are fixed (EXECUTION B4), with a directory for `/`."""
+
+import os
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from test_snapshot_directory import Layers
+
+from kpy.errors import SandboxError
+from kpy.layer.entry import Entry, Kind, LayerItem
+from kpy.linux.ledger import Ledger
+from kpy.snapshot.directory import DirectorySnapshotter
+from kpy.snapshot.slots import Slots
+
+USR_MERGED = [
+    LayerItem(Entry("bin", Kind.SYMLINK, link="usr/bin")),
+    LayerItem(Entry("etc", Kind.DIR, 0o755, mtime=10**18)),
+    LayerItem(Entry("usr", Kind.DIR, 0o755, mtime=10**18)),
+    LayerItem(Entry("usr/bin", Kind.DIR, 0o755)),
+    LayerItem(Entry("usr/bin/sh", Kind.SYMLINK, link="../lib/sh", uid=3)),
+]
+ALPINE = [
+    LayerItem(Entry("bin", Kind.DIR, 0o755)),
+    LayerItem(Entry("bin/sh", Kind.SYMLINK, link="../usr/sh")),
+    LayerItem(Entry("etc", Kind.DIR, 0o700, 1, 2)),
+    LayerItem(Entry("usr", Kind.DIR, 0o755)),
+]
+
+
+@pytest.fixture
+def top(tmp_path: Path) -> Path:
+    """A root with /etc, /usr and /app, and /bin that leads to /kroot."""
+    for name in ("kroot", "etc", "usr", "app", "kpy"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "bin").symlink_to(tmp_path / "kroot/bin")
+    return tmp_path
+
+
+@pytest.fixture
+def layers() -> Layers:
+    return Layers()
+
+
+@pytest.fixture
+def ledger() -> Ledger:
+    return Ledger()
+
+
+@pytest.fixture
+def snapshotter(top: Path, layers: Layers, ledger: Ledger) -> DirectorySnapshotter:
+    return DirectorySnapshotter(Slots(ledger, ["kpy"], str(top)), layers, protected=["kpy"])
+
+
+def _shown(items: Sequence[LayerItem]) -> list[str]:
+    return [f"{item.entry.kind.value} {item.entry.path} {item.entry.mode:o} {item.entry.uid}" for item in items]
+
+
+def test_bases_of_both_shapes_one_after_the_other(top: Path, layers: Layers, snapshotter: DirectorySnapshotter) -> None:
+    merged, alpine = layers.add(USR_MERGED), layers.add(ALPINE)
+    for _ in range(2):
+        with snapshotter.prepare((merged,), 1) as active:
+            assert active.root == str(top)
+            assert os.path.realpath(top / "bin") == str(top / "usr/bin")
+            assert os.readlink(top / "bin/sh") == "../lib/sh"
+            assert list(snapshotter.changes(active)) == []
+        with snapshotter.prepare((alpine,), 1) as active:
+            assert os.path.realpath(top / "bin/sh") == str(top / "usr/sh")
+            assert os.listdir(top / "usr") == []
+            assert list(snapshotter.changes(active)) == []
+    assert (top / "kpy").is_dir()
+
+
+def test_changes_are_those_of_the_image_s_root(top: Path, layers: Layers, snapshotter: DirectorySnapshotter) -> None:
+    merged = layers.add(USR_MERGED)
+    with snapshotter.prepare((merged,), 1) as active:
+        (top / "bin/new").write_text("new")
+        (top / "etc/f").write_text("f")
+        (top / "usr/bin/sh").unlink()
+        items = list(snapshotter.changes(active))
+        assert _shown(items) == [
+            "d etc 755 0", "f etc/f 644 0", "d usr 755 0", "d usr/bin 755 0", "f usr/bin/new 644 0", "w usr/bin/sh 0 0",
+        ]  # fmt: skip
+        assert items[2].entry.mtime == 10**18
+
+
+def test_what_the_image_lacks_is_in_no_layer_until_it_is_made(
+    top: Path, layers: Layers, snapshotter: DirectorySnapshotter, ledger: Ledger
+) -> None:
+    merged = layers.add(USR_MERGED)
+    with snapshotter.prepare((merged,), 1) as active:
+        assert list(snapshotter.changes(active)) == []
+        found = (top / "app").stat()
+        assert ledger.records[found.st_dev, found.st_ino].mode == 0
+        assert ledger.slots[found.st_dev, found.st_ino] == b""
+        ledger.records[found.st_dev, found.st_ino].mode = stat.S_IFDIR | 0o711  # by the emulation's mkdir
+        assert _shown(list(snapshotter.changes(active))) == ["d app 711 0"]
+
+
+def test_a_name_that_is_not_there_is_said_at_once(layers: Layers, snapshotter: DirectorySnapshotter) -> None:
+    base = layers.add([*ALPINE, LayerItem(Entry("var", Kind.DIR, 0o755))])
+    with pytest.raises(SandboxError, match="the image has /var, which uid") as caught, snapshotter.prepare((base,), 1):
+        pass
+    assert "mount an emptyDir" in caught.value.hint
+
+
+def test_without_a_place_for_links_it_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SandboxError, match="kroot cannot be opened") as caught:
+        Slots(Ledger(), [], str(tmp_path))
+    assert "emptyDir" in caught.value.hint
