@@ -91,6 +91,10 @@ def environments(docker: Docker, program: str, area: Path) -> Iterator[Environme
     in_docker = [servers.tool("docker")], image
     env = {"DOCKER_HOST": docker.socket}
     yield _in_container("E1", "root in a plain container (`docker run`)", *in_docker, env=env)
+    yield _in_container("E2", "Pod Security restricted (`docker run --user 1000:1000`, no capabilities, no new privileges)",
+                        *in_docker, "--user", "1000:1000", *RESTRICTED, env=env)  # fmt: skip
+    yield _in_container("E9", "OpenShift's random uid (`docker run --user 123456:0`, restricted)",
+                        *in_docker, "--user", "123456:0", *RESTRICTED, env=env)  # fmt: skip
     archive = area / "builder.tar"
     docker("save", "--output", str(archive), image)
     subprocess.run([servers.tool("podman"), "load", "--quiet", "--input", archive], check=True, capture_output=True)

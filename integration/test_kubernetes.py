@@ -20,7 +20,7 @@ COPY = "ARG BASE\nFROM $BASE\nCOPY hello /srv/hello\nCMD [\"cat\", \"/srv/hello\
 RUN = "ARG BASE\nFROM $BASE\nCOPY hello /srv/hello\nRUN id -u > /srv/made && chown 7:8 /srv/made\n"
 
 # Flags of the Jobs in which RUN works. Baseline is root, with its capabilities; restricted, (), needs an emulated root.
-RUNNING = (("--security=baseline",),)
+RUNNING = (("--security=baseline",), (), ("--read-only-root",))
 
 
 @pytest.fixture(scope="module")

@@ -164,7 +164,7 @@ def test_the_python_service_differs_only_in_what_pip_ran(
 
     pairs = list(zip(trees.layers(names["live"]), trees.layers(names["userns"]), strict=True))
 
-    # base ..., WORKDIR, COPY, COPY, RUN, COPY
+    # base ..., WORKDIR, COPY, RUN, COPY
     assert [one == other for one, other in pairs] == [True] * (len(pairs) - 2) + [False, True]
 
 

@@ -18,7 +18,7 @@ STATE = "/kpy/state"
 SECRETS = "/kpy/secrets"
 LOGIN = "/kpy/.docker"
 SCRATCH = {"tmp": "/kpy/tmp", "home": "/kpy/home"}
-TOP_LEVEL = ("boot", "etc", "home", "kroot", "media", "mnt", "opt", "root", "run", "srv", "tmp", "usr", "var")
+TOP_LEVEL = ("app", "boot", "data", "etc", "home", "kroot", "media", "mnt", "opt", "root", "run", "src", "srv", "tmp", "usr", "var")
 """The top-level names of the builder image that RUN writes to: a volume each, when the root file system is read-only
 (EXECUTION B4; bin, lib and sbin are links into kroot)."""
 

@@ -76,7 +76,10 @@ class Slots:
         """Is the mount at this name a volume for the image's root, with nothing in it that somebody misses?"""
         others = {place for place in mounts | self._others if place.startswith(name + b"/")}
         others |= ancestors(others)
-        if any(name + b"/" + inner not in others for inner in os.listdir(path)):
+        found = {inner for inner in os.listdir(path) if name + b"/" + inner not in others}
+        if name == b"etc" and _link(os.path.join(path, b"mtab")) == b"/proc/mounts":
+            found.discard(b"mtab")  # podman and CRI-O put it there, whatever is mounted
+        if found:
             with contextlib.suppress(OSError):
                 return bool(os.getxattr(path, _MARK))
             return False

@@ -127,10 +127,10 @@ def test_the_token_of_a_checkout_is_not_the_builds(terminal: Terminal) -> None:
 
 
 def test_volumes_on_the_slots(terminal: Terminal) -> None:
-    manifest = made(terminal, "--read-only-root", "--slot=data", "--slot", "/app/", "-")
+    manifest = made(terminal, "--read-only-root", "--slot=work", "--slot", "/cache/", "-")
     assert container_of(manifest)["securityContext"]["readOnlyRootFilesystem"] is True
     paths = {mount["mountPath"] for mount in container_of(manifest)["volumeMounts"]}
-    assert {f"/{name}" for name in (*TOP_LEVEL, "data", "app")} | {"/kpy/state", "/kpy/tmp", "/kpy/home"} == paths
+    assert {f"/{name}" for name in (*TOP_LEVEL, "work", "cache")} | {"/kpy/state", "/kpy/tmp", "/kpy/home"} == paths
 
 
 def test_the_rest(terminal: Terminal) -> None:
