@@ -343,7 +343,7 @@ def test_f08_an_oci_layout_stands_for_an_image(build, kpy, workdir) -> None:
     assert build(workdir, "--build-context=alpine=oci-layout://layout:v1", cwd=kpy.home) == found
     for value, message in [
         (f"oci-layout://{layout}:none", "has no tag none"), (f"oci-layout://{workdir}", "no index.json"),
-        ("oci-layout:///nonexistent", "no oci layout"), ("target:x", "bake"), ("s3://x/y", "unsupported context source s3"),
+        ("oci-layout:///nonexistent", "no oci layout"), ("target:x", "bake"), ("ftp://x/y", "unsupported context source ftp"),
         ("/nonexistent", "does not exist"), ("git@h.example:-x?a=1", "unexpected query"),
     ]:  # fmt: skip
         done = kpy("build", f"--build-context=alpine={value}", workdir, check=False)

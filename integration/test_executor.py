@@ -98,8 +98,8 @@ def test_a_digest_file_cannot_be_led_into_the_builder(
     live: LiveKpy, registry: Registry, busybox_base: str, context: Path, workdir: Path
 ) -> None:
     """The image has a link where the digest will be written, or where its directory is."""
-    (context / "Dockerfile").write_text("ARG BASE\nFROM $BASE\nRUN ln -s /kpy/bin /out && ln -s /kpy/bin/kpy /digest\n")
-    for path in ("/digest", "/out/kpy"):
+    (context / "Dockerfile").write_text("ARG BASE\nFROM $BASE\nRUN ln -s /kpy/bin /elsewhere && ln -s /kpy/bin/kpy /digest\n")
+    for path in ("/digest", "/elsewhere/kpy"):
         argv = ["executor", "--no-push", f"--build-arg=BASE={busybox_base}", f"--digest-file={path}"]
         done = live(*argv, options=["--volume", f"{context}:/workspace"], check=False)
         assert done.returncode == 5, done.stderr
