@@ -57,3 +57,14 @@ def described(name: str, directory: Path) -> dict[str, str]:
         found[shown] = f"{line} {xattrs}"
     shutil.rmtree(directory)
     return found
+
+
+def differences(one: dict[str, str], other: dict[str, str]) -> dict[str, tuple[str, str]]:
+    """Two builds change passwords with salts of their own."""
+    found = {
+        path: (one.get(path, ""), other.get(path, "")) for path in {*one, *other} if one.get(path) != other.get(path)
+    }
+    for path in ("etc/shadow", "etc/shadow-"):
+        if path in found and found[path][0].split(" ")[:2] == found[path][1].split(" ")[:2]:
+            del found[path]
+    return found

@@ -128,8 +128,9 @@ def _answer(prepare: Callable[[], strategies.Place]) -> tuple[str, str, str, str
         return NO_RUN, "", chosen.problem.message, chosen.problem.hint
     how = ""
     if chosen.isolation == "userns":
-        how = "layers by overlayfs" if chosen.overlay else "layers unpacked into one directory"
+        how = "layers by overlayfs" if chosen.overlay and chosen.ids else "layers unpacked into one directory"
         how += ", processes of its own" if chosen.private_pids else ", processes shared with this place"
+        how += "" if chosen.ids else ", root and other users emulated"
     return chosen.isolation, how, "", ""
 
 
@@ -165,7 +166,7 @@ def _ids() -> tuple[int, str]:
     except SandboxError as error:
         return error.errno or errno.EPERM, error.message
     count = sum(row[2] for row in found.uids)
-    return (0 if found.full else errno.ENOSPC), f"{count} uids"
+    return (0 if found.full else errno.EPERM), f"{count} uids" if count > 1 else "its own only"
 
 
 def _writable(directory: str) -> int:

@@ -36,13 +36,15 @@ class Place:
     """What was chosen. `problem`: why no RUN can be done, raised when one is asked for.
 
     In a user namespace: `overlay`, whether overlayfs takes the state directory; `private_pids`, whether a new /proc
-    can be mounted. A container may refuse either (EXECUTION 0, row 4).
+    can be mounted. A container may refuse either (EXECUTION 0, row 4). `ids`: whether there are others than one's own; else
+    they are emulated (E5).
     """
 
     isolation: str
     problem: SandboxError | None = None
     overlay: bool = True
     private_pids: bool = True
+    ids: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +110,7 @@ def _userns(state: Path) -> Place:
     except OSError:
         overlay = True  # the store will say what is wrong with its directory
     private_pids = can_fresh_proc() == 0
-    enter()
-    return Place("userns", overlay=overlay, private_pids=private_pids)
+    return Place("userns", overlay=overlay, private_pids=private_pids, ids=enter().full)
 
 
 def _live(variables: Mapping[str, str]) -> Place:
@@ -140,18 +141,24 @@ def strategy(place: Place, means: Means) -> RunStrategy:
 
 
 def _make_userns(place: Place, means: Means) -> tuple[Snapshotter, Sandbox]:
+    from kpy.linux.ledger import Ledger
+    from kpy.sandbox.handover import NONE, Emulation
     from kpy.sandbox.userns import UsernsSandbox
 
     scratch = means.state / "scratch"
     scratch.mkdir(mode=0o700, exist_ok=True)
-    sandbox = UsernsSandbox(str(scratch), private_pids=place.private_pids)
-    if not place.overlay:  # the state directory is itself on an overlay: one directory, scanned before and after
+    ledger = None if place.ids else Ledger()
+    emulation = NONE if ledger is None else Emulation(ledger, means.warn)
+    sandbox = UsernsSandbox(str(scratch), private_pids=place.private_pids, emulation=emulation)
+    # One directory, scanned before and after: where the state directory is itself on an overlay; and where a ledger says
+    # whose files are, for it knows them by their inodes, which an overlay's copies have not.
+    if not place.overlay or ledger is not None:
         from kpy.snapshot.directory import DirectorySnapshotter
         from kpy.snapshot.ground import Directory
 
         root = os.path.join(means.spool, "root")
         os.mkdir(root, 0o755)
-        return DirectorySnapshotter(Directory(root), means.layers), sandbox
+        return DirectorySnapshotter(Directory(root, ledger=ledger), means.layers), sandbox
     from kpy.snapshot.overlay import OverlaySnapshotter
     from kpy.snapshot.stack import Stack
 
@@ -160,7 +167,8 @@ def _make_userns(place: Place, means: Means) -> tuple[Snapshotter, Sandbox]:
 
 def _make_live(_: Place, means: Means) -> tuple[Snapshotter, Sandbox]:
     from kpy.linux.ledger import Ledger
-    from kpy.sandbox.live import Emulation, LiveSandbox
+    from kpy.sandbox.handover import Emulation
+    from kpy.sandbox.live import LiveSandbox
     from kpy.snapshot.directory import LIVE_PATHS, DirectorySnapshotter
     from kpy.snapshot.ground import Directory, Ground
 

@@ -1,5 +1,7 @@
 """Namespaces: flags, and the id maps of user namespaces. Decides nothing about what to isolate."""
 
+import os
+
 CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
 CLONE_NEWUTS = 0x04000000
@@ -48,6 +50,27 @@ def as_root(own: int, ranges: list[tuple[int, int]]) -> Ranges:
 def identity(rows: Ranges) -> Ranges:
     """The map in which every id that exists in a namespace with the map `rows` is itself."""
     return [(inside, inside, count) for inside, _, count in rows]
+
+
+def only(own: int) -> Ranges:
+    """The map in which id 0 is `own`, and there is no other. Anybody may write it, who gives up setgroups(2)."""
+    return [(0, own, 1)]
+
+
+def has_others(uids: Ranges, gids: Ranges) -> bool:
+    """Are there other ids than one's own, users and groups?"""
+    return sum(row[2] for row in uids) > 1 and sum(row[2] for row in gids) > 1
+
+
+def gives_owners() -> bool:
+    """May this process give files to other users: is it root, and are there any?"""
+    if os.geteuid() != 0:
+        return False
+    rows = []
+    for kind in ("uid", "gid"):
+        with open(f"/proc/self/{kind}_map", encoding="ascii") as file:
+            rows.append(parse_map(file.read()))
+    return has_others(*rows)
 
 
 def dump_map(rows: Ranges) -> str:

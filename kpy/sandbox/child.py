@@ -6,6 +6,9 @@ It makes the namespaces and forks the init of the pid namespace, which mounts, c
 reaps what is orphaned, and ends with the command: the kernel then kills all that is left (R23). Where the pid
 namespace cannot be had, it adopts and kills the leftovers itself.
 
+With a ledger, in the file that the spec names by descriptor, root is emulated (kpy.emulation) by the process that is
+the parent of the command: it is inside, so paths and pids are the same to both.
+
 Told by a spec (marshal: bytes, and no import to read it); answers in records on a pipe, see `Control`.
 """
 
@@ -24,12 +27,14 @@ TYPE_CHECKING = False  # as mypy knows it; importing typing takes longer than al
 if TYPE_CHECKING:
     from typing import Any
 
+    from kpy.sandbox.emulated import Emulated
+
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 1
 
 
 class Control:
     """Records to kpy: a length, then fields with NUL between them. `stub` path before after, `exit` status,
-    `error` errno text."""
+    `error` errno text, and of an emulated root `warning` text and `problem` text."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -106,8 +111,9 @@ def _run(spec: "dict[str, Any]", control: Control) -> None:
     private = bool(spec["private_pids"])
     if not private:
         libc.prctl(libc.PR_SET_CHILD_SUBREAPER, 1)
+    emulated = _emulated(spec)
     try:
-        _enter(spec, control)
+        _enter(spec, control, emulated)
     except mounts.Refused as error:
         control.error(error.text, error.number)
         return
@@ -115,25 +121,70 @@ def _run(spec: "dict[str, Any]", control: Control) -> None:
         where = f" ({os.fsdecode(error.filename)})" if error.filename else ""
         control.error(f"cannot make the sandbox: {mounts.reason(error)}{where}", error.errno or 0)
         return
+    sys.path.clear()  # nothing of the image's is ever imported
+    sys.path_importer_cache.clear()
     pid = os.fork()
     if pid == 0:
-        _become(spec, control)
+        _become(spec, control, emulated)
     if not private:
         signal.signal(signal.SIGTERM, lambda *_: os.kill(pid, signal.SIGKILL))
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
-    control.send(b"exit", b"%d" % _reap(pid))
-    if not private:
+    if emulated is None:
+        control.send(b"exit", b"%d" % _reap(pid))
+        if not private:
+            _kill_children()
+    else:
+        _follow(emulated, pid, control, private=private)
+
+
+def _emulated(spec: "dict[str, Any]") -> "Emulated | None":
+    """Made before the root is changed, with all that it imports: afterwards a module would be the image's."""
+    if spec["ledger"] is None:
+        return None
+    from kpy.sandbox.emulated import Emulated
+
+    return Emulated(spec["ledger"], spec["uid"], spec["gid"], _groups(spec))
+
+
+def _follow(emulated: "Emulated", pid: int, control: Control, *, private: bool) -> None:
+    """Emulate root until the command ends, kill the rest, and write the ledger."""
+    # As an ordinary user's: what is done for a RUN is not done with more rights than it has. But for its memory, which
+    # a security module (Yama) may want this capability for.
+    capabilities.limit(1 << capabilities.SYS_PTRACE)
+    status = emulated.follow(pid)
+    status = _reap(pid) if status is None else status
+    if private:
+        try:
+            os.kill(-1, signal.SIGKILL)  # all but this one, the init of the namespace
+        except ProcessLookupError:
+            pass
+        _reap_all()
+    else:
         _kill_children()
+    emulated.finish(mounts.passing())
+    if emulated.warning:
+        control.send(b"warning", os.fsencode(emulated.warning))
+    for problem in emulated.problems:
+        control.send(b"problem", os.fsencode(problem[:2000]))
+    control.send(b"exit", b"%d" % status)
 
 
-def _enter(spec: "dict[str, Any]", control: Control) -> None:
+def _reap_all() -> None:
+    try:
+        while True:
+            os.waitpid(-1, 0)
+    except ChildProcessError:
+        return
+
+
+def _enter(spec: "dict[str, Any]", control: Control, emulated: "Emulated | None") -> None:
     made: list[Stub] = []
     root = spec["root"]
     hostname = spec["hostname"]
     if spec["private_network"]:
         _loopback_up()
     try:
-        stage = mounts.Stage(root, made)
+        stage = mounts.Stage(root, made, emulated.tell if emulated is not None else None)
         mounts.populate(stage, spec)
     finally:
         for stub in made:
@@ -178,14 +229,20 @@ def _parent_of(pid: str) -> int:
         return 0
 
 
-def _become(spec: "dict[str, Any]", control: Control) -> None:
+def _become(spec: "dict[str, Any]", control: Control, emulated: "Emulated | None") -> None:
     """In the last fork: take the identity and become the command."""
     try:
         for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
             signal.signal(number, signal.SIG_DFL)  # Python ignores some, and so may who started kpy (nohup, cron)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         os.setsid()
-        _take_identity(spec)
+        _take_limits(spec)
+        if emulated is None:
+            _take_identity(spec)
+        else:
+            capabilities.limit(0)
+            if not emulated.confine():
+                raise mounts.Refused("root cannot be emulated: another program watches this one's system calls", 0)
         if not spec["private_pids"]:
             libc.prctl(libc.PR_SET_PDEATHSIG, signal.SIGKILL)  # after the ids: a change of them clears it
         program.execute(spec["argv"], spec["env"])
@@ -200,8 +257,8 @@ def _become(spec: "dict[str, Any]", control: Control) -> None:
         os._exit(126)
 
 
-def _take_identity(spec: "dict[str, Any]") -> None:
-    uid, gid, groups, keep, cwd = spec["uid"], spec["gid"], spec["groups"], spec["capabilities"], spec["cwd"]
+def _take_limits(spec: "dict[str, Any]") -> None:
+    cwd = spec["cwd"]
     # Before the ids, as runc does: a WORKDIR that the user may not enter is still where the command starts.
     try:
         os.chdir(cwd)
@@ -211,17 +268,25 @@ def _take_identity(spec: "dict[str, Any]") -> None:
         rlimits.apply(spec["ulimits"])
     except rlimits.NotAllowed as error:
         raise mounts.Refused(error.text, 0) from error
+    capabilities.limit_bounding(spec["capabilities"])
+
+
+def _take_identity(spec: "dict[str, Any]") -> None:
+    uid, gid, keep = spec["uid"], spec["gid"], spec["capabilities"]
     held = capabilities.permitted()
-    capabilities.limit_bounding(keep)
     try:
-        # The primary group is a supplementary one too, lest setgid programs lose it (CVE-2022-36109).
-        os.setgroups(sorted({gid, *groups}))
+        os.setgroups(_groups(spec))
         os.setresgid(gid, gid, gid)
         os.setresuid(uid, uid, uid)
     except OSError as error:
         text = f"cannot become user {uid}:{gid}: such ids are not mapped into the user namespace"
         raise mounts.Refused(text, error.errno or 0) from error
     capabilities.limit(keep & held if uid == 0 else 0)
+
+
+def _groups(spec: "dict[str, Any]") -> list[int]:
+    """The primary group is a supplementary one too, lest setgid programs lose it (CVE-2022-36109)."""
+    return sorted({spec["gid"], *spec["groups"]})
 
 
 def _loopback_up() -> None:

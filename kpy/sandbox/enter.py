@@ -19,10 +19,14 @@ from kpy.linux.namespaces import (
     Ranges,
     as_root,
     dump_map,
+    has_others,
     identity,
+    only,
     parse_map,
     subordinate,
 )
+
+Subordinates = list[tuple[int, int]]
 
 _BLOCK = 1 << 16
 _PIPE = 4096  # fits a pipe at once
@@ -39,15 +43,16 @@ class IdMap:
     @property
     def full(self) -> bool:
         """Are there other ids than one's own?"""
-        return sum(row[2] for row in self.uids) > 1 and sum(row[2] for row in self.gids) > 1
+        return has_others(list(self.uids), list(self.gids))
 
 
 def enter() -> IdMap:
     """Enter a new user and mount namespace; no thread may have been started yet.
 
-    An ordinary user becomes root, and his subordinate ids the ids from 1 on. For root every id is itself: it only gives up its power over the host. Mounts are private from now on. Supplementary groups are
-    kept, for the files of the user that are readable by a group. Raises SandboxError with a hint; the process is
-    then as it was.
+    An ordinary user becomes root, and his subordinate ids the ids from 1 on; who has none is root, and there is nobody
+    else. For root every id is itself: it only gives up its power over the host. Mounts are private from now
+    on. Supplementary groups are kept, for the files of the user that are readable by a group. Raises SandboxError with a
+    hint; the process is then as it was.
     """
     uids, gids = _wanted_maps()
     _rehearse(uids, gids)
@@ -109,19 +114,28 @@ def _wanted_maps() -> tuple[Ranges, Ranges]:
         name = ""
     users = subordinate(_read("/etc/subuid"), name, uid)
     groups = subordinate(_read("/etc/subgid"), name, uid)
+    problem = _lacking(name or str(uid), users, groups)
+    if problem is None:
+        return as_root(uid, users), as_root(os.getegid(), groups)
+    if uid == 0:  # of a container without capabilities, or one that is only emulated: that one gets no emulation below it
+        raise problem
+    return only(uid), only(os.getegid())
+
+
+def _lacking(who: str, users: Subordinates, groups: Subordinates) -> SandboxError | None:
+    """Why a user can have no other ids than his own."""
     if not users or not groups:
         file = "/etc/subgid" if users else "/etc/subuid"
-        who = name or str(uid)
-        raise SandboxError(
+        return SandboxError(
             f"user {who} needs subordinate ids to run RUN: {file} has none for him",
             hint=f"as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {who}",
         )
     missing = [program for program in ("newuidmap", "newgidmap") if not shutil.which(program)]
     if missing:
-        raise SandboxError(
+        return SandboxError(
             f"{missing[0]} is not installed", hint="install the package uidmap (Debian, Ubuntu) or shadow-utils (Fedora)"
         )
-    return as_root(uid, users), as_root(os.getegid(), groups)
+    return None
 
 
 def _maps_itself() -> bool:
@@ -173,7 +187,11 @@ def _help(target: int, uids: Ranges, gids: Ranges, go: int, answer: int) -> NoRe
 
 
 def _write_map(target: int, kind: str, program: str, rows: Ranges) -> None:
-    if _maps_itself():
+    alone = rows == only(os.geteuid() if kind == "uid" else os.getegid())
+    if alone and kind == "gid":
+        with open(f"/proc/{target}/setgroups", "wb", buffering=0) as file:
+            file.write(b"deny")
+    if alone or _maps_itself():
         with open(f"/proc/{target}/{kind}_map", "wb", buffering=0) as file:
             file.write(dump_map(rows).encode())
         return

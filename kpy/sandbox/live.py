@@ -13,35 +13,23 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import kpy
 from kpy.errors import SandboxError
 from kpy.linux import capabilities
-from kpy.linux.ledger import Ledger
 from kpy.linux.users import home_of
 from kpy.sandbox.base import Mount, Process
 from kpy.sandbox.emulate import Shelf, mounted, resolve
+from kpy.sandbox.handover import NONE, Emulation
 from kpy.sandbox.own import check_lent, lent
 from kpy.sandbox.rlimits import too_high
-from kpy.sandbox.spawn import Job, network_isolation, run, unheard
+from kpy.sandbox.spawn import Job, network_isolation, run
 from kpy.util.cancel import Cancel
 
 _PR_SET_DUMPABLE = 4
 _LARGEST_PASSWD = 1 << 24
 _KERNEL = ("/proc", "/sys", "/dev")
 _MOUNTABLE = "/dev"  # files can be put into it: it is the container's own tmpfs
-
-
-@dataclass(frozen=True, slots=True)
-class Emulation:
-    """A ledger where root is emulated, and who is told what cannot be."""
-
-    ledger: Ledger | None = None
-    warn: Callable[[str], None] = unheard
-
-
-NONE = Emulation()
 
 
 class LiveSandbox:

@@ -7,8 +7,10 @@ readonly paths); as root on a host it is needed: ids are themselves there, and s
 
 import errno
 import os
+import stat
 
 from kpy.linux import libc
+from kpy.linux.ledger import physical
 from kpy.linux.mount import (
     MNT_DETACH,
     MS_NODEV,
@@ -24,6 +26,7 @@ from kpy.sandbox.stubs import Stub, open_target
 
 TYPE_CHECKING = False  # as mypy knows it; importing typing takes longer than all else here
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 _DEVICES = (b"null", b"zero", b"full", b"random", b"urandom", b"tty")
@@ -52,9 +55,12 @@ def reason(error: OSError) -> str:
 
 
 class Stage:
-    """The new root while it is put together, on a tmpfs that is gone with the last process of the sandbox."""
+    """The new root while it is put together, on a tmpfs that is gone with the last process of the sandbox. `tell` is there
+    where root is emulated, and nothing can be given to others: it takes a path, and the mode and owner that it shows."""
 
-    def __init__(self, root: bytes, made: list[Stub]) -> None:
+    def __init__(
+        self, root: bytes, made: list[Stub], tell: "Callable[[bytes, int, int, int], None] | None" = None
+    ) -> None:
         source = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         # What the tmpfs hides is still reached by the descriptor; so is there a private place without a new path.
         libc.mount(b"tmpfs", root, b"tmpfs", MS_NOSUID | MS_NODEV, b"mode=0700")
@@ -65,6 +71,7 @@ class Stage:
         os.close(source)
         self.root = os.open(self.root_path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self.made = made
+        self.tell = tell
         self._names = 0
 
     def name(self) -> bytes:
@@ -80,8 +87,12 @@ class Stage:
             view = memoryview(data)
             while view:
                 view = view[os.write(descriptor, view) :]
-            os.fchown(descriptor, uid, gid)
-            os.fchmod(descriptor, mode)
+            if self.tell is None:
+                os.fchown(descriptor, uid, gid)
+                os.fchmod(descriptor, mode)
+            else:
+                os.fchmod(descriptor, physical(mode | stat.S_IFREG))
+                self.tell(path, mode | stat.S_IFREG, uid, gid)
         finally:
             os.close(descriptor)
         return path
@@ -117,6 +128,17 @@ def change_root(stage: Stage) -> None:
     os.close(stage.root)
 
 
+def passing() -> set[int]:
+    """The devices of the file systems in memory that this sandbox has, and that are gone with it; not that of the root."""
+    found = set()
+    with open("/proc/self/mountinfo", "rb") as table:
+        for line in table:
+            fields = line.split()
+            if fields[fields.index(b"-") + 1] == b"tmpfs":
+                found.add(os.makedev(*map(int, fields[2].split(b":"))))
+    return found - {os.stat("/").st_dev}
+
+
 def isolate() -> None:
     """Let no mount of ours be seen outside."""
     make_private()
@@ -131,6 +153,8 @@ def _mount(stage: Stage, wanted: "dict[str, Any]", scratch: bytes) -> None:
         _tmpfs(stage, wanted["target"], wanted["size"], read_only=bool(wanted["read_only"]))
     elif not wanted["discard"]:
         _on(stage, wanted, source, directory=os.path.isdir(source))
+        if stage.tell is not None and (wanted["uid"] or wanted["gid"]):
+            stage.tell(source, os.stat(source).st_mode, wanted["uid"], wanted["gid"])
     elif os.path.isdir(source):
         _discarding(stage, wanted, source, scratch)
     else:
@@ -174,7 +198,8 @@ def _discarding(stage: Stage, wanted: "dict[str, Any]", source: bytes, scratch: 
     for directory in (place, place + b"/upper", place + b"/work"):
         os.mkdir(directory, 0o700)
     found = os.stat(source)
-    os.chown(place + b"/upper", found.st_uid, found.st_gid)
+    if stage.tell is None:
+        os.chown(place + b"/upper", found.st_uid, found.st_gid)
     os.chmod(place + b"/upper", found.st_mode & 0o7777)
     os.utime(place + b"/upper", ns=(found.st_atime_ns, found.st_mtime_ns))
     target = wanted["target"]
@@ -195,7 +220,8 @@ def _copy(stage: Stage, source: bytes) -> bytes:
         while os.sendfile(writing, reading, None, 1 << 24):
             pass
         found = os.fstat(reading)
-        os.fchown(writing, found.st_uid, found.st_gid)
+        if stage.tell is None:
+            os.fchown(writing, found.st_uid, found.st_gid)
         os.fchmod(writing, found.st_mode & 0o7777)
         os.utime(writing, ns=(found.st_atime_ns, found.st_mtime_ns))
     finally:

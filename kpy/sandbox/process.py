@@ -1,6 +1,7 @@
 """Starting the program that enters a sandbox, and following it: output, records, cancellation. Knows nothing of what
 it mounts."""
 
+import logging
 import marshal
 import os
 import select
@@ -13,10 +14,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from kpy.errors import InterruptedBuildError, SandboxError
+from kpy.linux.ledger import Ledger
 from kpy.sandbox import stubs
+from kpy.sandbox.handover import handed, take_back
 from kpy.sandbox.stubs import Stub
 from kpy.util.cancel import Cancel
 
+_log = logging.getLogger(__name__)
 _BLOCK = 1 << 16
 _PATIENCE = 5.0  # seconds that a cancelled sandbox has to end, before it is killed itself
 # By -c and not -m: kpy need not be installed where an isolated interpreter looks, and without `site` it starts in half
@@ -29,15 +33,20 @@ _CODE = (
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How it ended: the exit code of the command, None if there is none, and what refused the sandbox."""
+    """How it ended: the exit code of the command, None if there is none, and what refused the sandbox. `warning`: what
+    the RUN lacked, for the user."""
 
     status: int | None
     problem: str = ""
     errno: int = 0
+    warning: str = ""
 
 
-def run(spec: Mapping[str, Any], root: str, log: Callable[[bytes], None], cancel: Cancel) -> Ended:
-    """Run the sandbox to its end, pass its output to `log` as it comes, and remove its stubs in `root`.
+def run(
+    spec: Mapping[str, Any], root: str, log: Callable[[bytes], None], cancel: Cancel, ledger: Ledger | None = None
+) -> Ended:
+    """Run the sandbox to its end, pass its output to `log` as it comes, and remove its stubs in `root`. With a ledger, root
+    is emulated there, and the ledger brought up to date.
 
     When this returns or raises, no process of it is left. Raises InterruptedBuildError when cancelled.
     """
@@ -46,11 +55,15 @@ def run(spec: Mapping[str, Any], root: str, log: Callable[[bytes], None], cancel
     # In memory and not on disk, argv or environment: it has secrets.
     spec_fd = os.memfd_create("kpy-sandbox")
     control_read, control_write = os.pipe2(os.O_CLOEXEC)
-    with os.fdopen(spec_fd, "w+b") as memory, os.fdopen(control_read, "rb", buffering=0) as control:
+    with (
+        os.fdopen(spec_fd, "w+b") as memory,
+        os.fdopen(control_read, "rb", buffering=0) as control,
+        handed(ledger) as more,
+    ):
         try:
-            memory.write(marshal.dumps({**spec, "parent": os.getpid()}))
+            memory.write(marshal.dumps({**spec, "parent": os.getpid(), "ledger": more[0] if more else None}))
             memory.seek(0)
-            program = _start(spec_fd, control_write)
+            program = _start(spec_fd, control_write, *more)
         finally:
             os.close(control_write)
         records = bytearray()
@@ -66,12 +79,14 @@ def run(spec: Mapping[str, Any], root: str, log: Callable[[bytes], None], cancel
                 _drain(program, log)
         finally:
             _remove_stubs(root, _parse(bytes(records)))
+        if ledger is not None:
+            take_back(ledger, *more)
     if cancel.is_set:
         raise InterruptedBuildError("interrupted")
     return _ended(_parse(bytes(records)), program.returncode)
 
 
-def _start(spec: int, control: int) -> subprocess.Popen[bytes]:
+def _start(spec: int, control: int, *more: int) -> subprocess.Popen[bytes]:
     package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     return subprocess.Popen(
         [sys.executable, "-I", "-S", "-X", "utf8", "-c", _CODE, package, str(spec), str(control)],
@@ -80,7 +95,7 @@ def _start(spec: int, control: int) -> subprocess.Popen[bytes]:
         stderr=subprocess.STDOUT,
         env={"LC_ALL": "C"},  # nothing of the builder's own environment
         cwd="/",
-        pass_fds=(spec, control),
+        pass_fds=(spec, control, *more),
         start_new_session=True,  # Ctrl-C at the terminal is ours to pass on
         bufsize=0,
     )
@@ -165,9 +180,14 @@ def _ended(records: list[list[bytes]], code: int) -> Ended:
     for fields in records:
         if fields[0] == b"error":
             return Ended(None, os.fsdecode(fields[2]), int(fields[1]))
+    warning = ""
     for fields in records:
-        if fields[0] == b"exit":
-            return Ended(int(fields[1]))
+        if fields[0] == b"problem":
+            _log.debug("emulated root: %s", os.fsdecode(fields[1]))
+        elif fields[0] == b"warning":
+            warning = os.fsdecode(fields[1])
+        elif fields[0] == b"exit":
+            return Ended(int(fields[1]), warning=warning)
     raise SandboxError(
         f"the process that holds the sandbox together was killed (it ended with {code})",
         hint="perhaps for want of memory: see the kernel's log",

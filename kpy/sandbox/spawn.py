@@ -10,23 +10,19 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
 from kpy.errors import InterruptedBuildError, SandboxError
-from kpy.linux import syscalls
 from kpy.linux.ledger import Ledger
 from kpy.sandbox import supervisor
 from kpy.sandbox.base import Process
+from kpy.sandbox.handover import check_machine, handed, take_back, unheard
 from kpy.util.cancel import Cancel
 
 _BLOCK = 1 << 16
 _log = logging.getLogger(__name__)
-
-
-def unheard(text: str) -> None:
-    """A warning that nobody wants."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +45,11 @@ def run(job: Job, log: Callable[[bytes], None], cancel: Cancel) -> int:
     """Run to the end; see Sandbox.run. When this returns or raises, no process of the job is left."""
     if cancel.is_set:
         raise InterruptedBuildError("interrupted")
-    if job.ledger is not None and syscalls.native() is None:
-        raise SandboxError(
-            f"root cannot be emulated on {os.uname().machine}", hint="build on x86-64 or arm64, or as root"
-        )
+    if job.ledger is not None:
+        check_machine()
     spec_read, spec_write = os.pipe2(os.O_CLOEXEC)
     outcome_read, outcome_write = os.pipe2(os.O_CLOEXEC)
-    with os.fdopen(spec_write, "wb") as spec, os.fdopen(outcome_read, "rb") as outcome, _lent(job.ledger) as ledger:
+    with os.fdopen(spec_write, "wb") as spec, os.fdopen(outcome_read, "rb") as outcome, handed(job.ledger) as ledger:
         try:
             program = _start(spec_read, outcome_write, *ledger)
         finally:
@@ -75,30 +69,10 @@ def run(job: Job, log: Callable[[bytes], None], cancel: Cancel) -> int:
                 program.wait()
             answer = outcome.read()
         if job.ledger is not None:
-            _take_back(job.ledger, *ledger)
+            take_back(job.ledger, *ledger)
     if cancel.is_set:
         raise InterruptedBuildError("interrupted")
     return _status(answer, program.returncode, job.warn)
-
-
-@contextlib.contextmanager
-def _lent(ledger: Ledger | None) -> Iterator[tuple[int, ...]]:
-    """A file in memory with the ledger in it: the supervisor writes into it, which it could not to a pipe that we do
-    not read. Its descriptor, or nothing."""
-    if ledger is None:
-        yield ()
-        return
-    with os.fdopen(os.memfd_create("ledger", os.MFD_CLOEXEC), "w+b") as file:
-        file.write(ledger.dump())
-        file.flush()
-        file.seek(0)
-        yield (file.fileno(),)
-
-
-def _take_back(ledger: Ledger, descriptor: int) -> None:
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    with open(descriptor, "rb", closefd=False) as file:
-        ledger.records = Ledger.load(file.read()).records
 
 
 @functools.cache

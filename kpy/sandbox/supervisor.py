@@ -14,18 +14,14 @@ import ctypes
 import fcntl
 import json
 import os
-import select
 import signal
 import socket
 import struct
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from kpy.emulation import credentials, start
-from kpy.emulation.loop import Emulation
 from kpy.linux import socketfilter
-from kpy.linux.ledger import Ledger
-from kpy.linux.syscalls import native
+from kpy.sandbox.emulated import Emulated
 from kpy.sandbox.program import NOT_FOUND, CannotStart, execute
 from kpy.sandbox.rlimits import NotAllowed, apply
 
@@ -59,7 +55,9 @@ def main(spec_fd: int, outcome_fd: int) -> None:
         _kill(_descendants(os.getpid()))
 
     signal.signal(signal.SIGTERM, stop)
-    emulated = _Emulated(spec) if spec["ledger"] is not None else None
+    emulated = None
+    if spec["ledger"] is not None:
+        emulated = Emulated(spec["ledger"], spec["uid"], spec["gid"], _groups(spec))
     read, write = os.pipe2(os.O_CLOEXEC)
     child = os.fork()
     if child == 0:
@@ -74,94 +72,12 @@ def main(spec_fd: int, outcome_fd: int) -> None:
     _kill_all()
     outcome: dict[str, Any] = {"status": status}
     if emulated is not None:
-        outcome |= emulated.finish()
+        emulated.finish()
+        outcome |= {"warning": emulated.warning, "problems": emulated.problems}
     os.write(outcome_fd, refused or json.dumps(outcome).encode())
 
 
-class _Emulated:
-    """The side of the supervisor that emulates root."""
-
-    def __init__(self, spec: dict[str, Any]) -> None:
-        self._file = spec["ledger"]
-        os.set_inheritable(self._file, False)
-        with open(self._file, "rb", closefd=False) as file:
-            self._ledger = Ledger.load(file.read())
-        arch = native()
-        assert arch is not None  # spawn.py has looked
-        self._arch = arch
-        self._first = credentials.of_user(spec["uid"], spec["gid"], tuple(_groups(spec)))
-        self._ours, self._theirs = socket.socketpair()
-        self._emulation: Emulation | None = None
-        self._warning = ""
-        # The pipe to poll for what SIGCHLD says, beside the listener. Python writes the signal's number to it.
-        self._ended, wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        os.umask(0)  # modes are as the emulation computes them
-
-    def confine(self) -> bool:
-        """In the child: see kpy.emulation.start."""
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        self._ours.close()
-        with self._theirs:
-            return start.confine(self._theirs, self._arch, root=self._first.euid == 0)
-
-    def follow(self, child: int) -> int | None:
-        """Answer until the child ends; its exit code. None if there is nothing to answer, and the child may live."""
-        self._theirs.close()
-        with self._ours:
-            listener, number = start.receive(self._ours)
-        if listener < 0:
-            self._warning = start.lost(number)
-            return None
-        self._emulation = emulation = Emulation(listener, self._ledger, self._first, self._arch)
-        poll = select.poll()
-        poll.register(listener, select.POLLIN)
-        poll.register(self._ended, select.POLLIN)
-        while True:
-            for descriptor, events in poll.poll():
-                if descriptor == listener:
-                    if events & select.POLLIN:
-                        emulation.step()
-                    else:
-                        poll.unregister(listener)  # nobody is left to ask
-                else:
-                    with contextlib.suppress(BlockingIOError):
-                        os.read(self._ended, 512)
-                    status = _reap(child)
-                    if status is not None:
-                        return status
-
-    def finish(self) -> dict[str, Any]:
-        """All processes are gone: write the ledger. What there is to say of it all."""
-        if self._emulation is None:
-            return {"warning": self._warning}
-        self._emulation.close()
-        data = self._ledger.dump()
-        with open(self._file, "r+b") as file:
-            file.seek(0)
-            file.write(data)
-            file.truncate()
-        return {"problems": self._emulation.problems}
-
-
-def _reap(child: int) -> int | None:
-    """Reap all that has ended; the exit code of the child if it is among them."""
-    found = None
-    while True:
-        try:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return found
-        if pid == 0:
-            return found
-        if pid == child:
-            code = os.waitstatus_to_exitcode(status)
-            found = code if code >= 0 else 128 - code
-
-
-def _become(libc: ctypes.CDLL, spec: dict[str, Any], report: int, emulated: _Emulated | None) -> NoReturn:
+def _become(libc: ctypes.CDLL, spec: dict[str, Any], report: int, emulated: Emulated | None) -> NoReturn:
     """In the child: take the identity and the root, and exec. Never returns."""
     try:
         for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:

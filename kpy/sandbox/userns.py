@@ -25,6 +25,7 @@ from kpy.linux.users import home_of
 from kpy.sandbox import process as runner
 from kpy.sandbox.base import Mount, Process
 from kpy.sandbox.etcfiles import hosts_file, resolver_file
+from kpy.sandbox.handover import NONE, Emulation, check_machine
 from kpy.sandbox.rlimits import too_high
 from kpy.util.cancel import Cancel
 from kpy.util.erase import remove
@@ -39,14 +40,18 @@ class UsernsSandbox:
 
     `scratch` is a directory on disk for what is written to `discard` mounts; must be one that overlayfs takes as an
     upper directory. `private_pids` False: there is no pid namespace (a container that masks /proc); leftovers are then
-    found and killed one by one, and RUN sees the processes of the container.
+    found and killed one by one, and RUN sees the processes of the container. `emulation`: the namespace has one id, and
+    root, with all other users, is emulated; RUN has no real capabilities then.
     """
 
     scratch: str
     private_pids: bool = True
+    emulation: Emulation = NONE
 
     def check(self, process: Process, mounts: Sequence[Mount], /) -> None:
         """All of it can be run here, but for limits above the user's own: only root of the host may raise them."""
+        if self.emulation.ledger is not None:
+            check_machine()
         problem = too_high(process.ulimits)
         if problem:
             raise SandboxError(problem, hint="ask for less, or raise the limit of the user who builds")
@@ -62,9 +67,12 @@ class UsernsSandbox:
     ) -> int:
         """See Sandbox.run."""
         with self._scratch(mounts) as scratch:
-            ended = runner.run(self._spec(process, root, mounts, scratch), root, log, cancel)
+            spec = self._spec(process, root, mounts, scratch)
+            ended = runner.run(spec, root, log, cancel, self.emulation.ledger)
         if ended.status is None:
             raise SandboxError(ended.problem, errno=ended.errno, hint=_hint(ended))
+        if ended.warning:
+            self.emulation.warn(ended.warning)
         return ended.status
 
     @contextmanager
@@ -112,7 +120,7 @@ class UsernsSandbox:
             "uid": identity.uid,
             "gid": identity.gid,
             "groups": list(identity.groups),
-            "capabilities": capabilities.DEFAULT,
+            "capabilities": capabilities.DEFAULT if self.emulation.ledger is None else 0,
             "ulimits": process.ulimits,
         }
 

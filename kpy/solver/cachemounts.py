@@ -12,6 +12,7 @@ from pathlib import Path
 
 from kpy.errors import ContextError, SandboxError, StoreError
 from kpy.layer.entry import Kind
+from kpy.linux.namespaces import gives_owners
 from kpy.plan.model import MountOp
 from kpy.solver.inputs import files_of, mount_key
 from kpy.solver.lookup import resolve
@@ -95,7 +96,7 @@ def _ensure(path: Path, item: MountOp, inputs: Sequence[Value], services: Servic
 
 def _dress(new: Path, item: MountOp) -> None:
     try:
-        if os.geteuid() == 0:  # else root is emulated, and the mount says whose it is
+        if gives_owners():  # else root is emulated, and the mount says whose it is
             os.chown(new, item.uid, item.gid)
     except OSError as error:
         raise SandboxError(

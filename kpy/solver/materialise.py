@@ -8,6 +8,7 @@ from kpy.layer.entry import Entry, Kind
 from kpy.layer.extract import ExtractOptions, extract
 from kpy.layer.tree import Tree
 from kpy.layer.write import stream_tar
+from kpy.linux.namespaces import gives_owners
 from kpy.solver.copy import Copier, Rules
 from kpy.solver.target import LayerTarget, needed, opens
 from kpy.solver.values import FilesValue, Services
@@ -31,7 +32,7 @@ def materialise(value: FilesValue, path: str, services: Services, stack: ExitSta
 
             stream_tar(target.items(lambda put: opens(put, [opener])), write)
             tar.seek(0)
-            extract(tar, directory, seen=lambda _: None, options=ExtractOptions(owners=os.geteuid() == 0))
+            extract(tar, directory, seen=lambda _: None, options=ExtractOptions(owners=gives_owners()))
     if not is_dir:
         return f"{directory}/content/file"
     if entry is not None:
@@ -41,7 +42,7 @@ def materialise(value: FilesValue, path: str, services: Services, stack: ExitSta
 
 def _dress(directory: str, entry: Entry) -> None:
     with fs.io_errors("make", directory):
-        if os.geteuid() == 0:
+        if gives_owners():
             os.chown(directory, entry.uid, entry.gid)
         os.chmod(directory, entry.mode)
         os.utime(directory, ns=(entry.mtime, entry.mtime))

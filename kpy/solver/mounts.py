@@ -6,6 +6,7 @@ from contextlib import ExitStack
 
 from kpy.dockerfile.span import suggest
 from kpy.errors import ContextError, SandboxError
+from kpy.linux.namespaces import gives_owners
 from kpy.plan.model import MountOp, RunOp
 from kpy.sandbox.base import Mount
 from kpy.solver.cachemounts import open_caches
@@ -90,8 +91,11 @@ def _ssh(item: MountOp, services: Services, mounts: list[Mount], stack: ExitStac
     """The socket of an agent (R18)."""
     socket = services.ssh.get(item.id)
     if socket is not None:
-        path = stack.enter_context(socket(uid=item.uid, gid=item.gid, mode=item.mode))
-        mounts.append(Mount("bind", item.target, path))
+        if gives_owners():
+            path = stack.enter_context(socket(uid=item.uid, gid=item.gid, mode=item.mode))
+        else:  # root is emulated, and the mount says whose it is
+            path = stack.enter_context(socket(uid=os.geteuid(), gid=os.getegid(), mode=item.mode))
+        mounts.append(Mount("bind", item.target, path, uid=item.uid, gid=item.gid))
     elif item.required:
         raise SandboxError(f"ssh agent {item.id}: not given to this build", hint=f"use --ssh {item.id}, or --ssh {item.id}=KEYFILE")
 

@@ -1,0 +1,120 @@
+"""The emulation of root in the process that is the parent of a RUN: starts with the RUN, ends with its child, and
+writes the ledger. Imports little: `supervisor.py` and `child.py` are programs that must start soon.
+
+The ledger is in a file that was handed down by descriptor (handover.py), and is written back into it.
+"""
+
+import contextlib
+import os
+import select
+import signal
+import socket
+
+from kpy.emulation import credentials, start
+from kpy.emulation.loop import Emulation
+from kpy.linux.birth import identify
+from kpy.linux.ledger import Ledger, Record
+from kpy.linux.libc import AT_FDCWD
+from kpy.linux.syscalls import native
+
+TYPE_CHECKING = False  # as mypy knows it; importing typing takes longer than all else here
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class Emulated:
+    """The side that answers. Made before the fork of the RUN's first process, which is `uid`, `gid` and `groups`."""
+
+    def __init__(self, ledger: int, uid: int, gid: int, groups: "Iterable[int]") -> None:
+        self._file = ledger
+        os.set_inheritable(self._file, False)
+        with open(self._file, "rb", closefd=False) as file:
+            self._ledger = Ledger.load(file.read())
+        arch = native()
+        assert arch is not None  # who started us has looked
+        self._arch = arch
+        self._first = credentials.of_user(uid, gid, tuple(groups))
+        self._ours, self._theirs = socket.socketpair()
+        self._emulation: Emulation | None = None
+        self.warning = ""
+        """What a RUN lacks where nothing is answered, for the user."""
+        # The pipe to poll for what SIGCHLD says, beside the listener. Python writes the signal's number to it.
+        self._ended, wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+
+    @property
+    def problems(self) -> list[str]:
+        """What went wrong in the emulation, for a developer."""
+        return self._emulation.problems if self._emulation is not None else []
+
+    def tell(self, path: bytes, mode: int, uid: int, gid: int) -> None:
+        """What is at an absolute path has this owner and mode for the RUN."""
+        key, born = identify(AT_FDCWD, path)
+        self._ledger.records[key] = Record(mode, uid, gid, born=born)
+
+    def confine(self) -> bool:
+        """In the child: see kpy.emulation.start."""
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        self._ours.close()
+        with self._theirs:
+            return start.confine(self._theirs, self._arch, root=self._first.euid == 0)
+
+    def follow(self, child: int) -> int | None:
+        """Answer until the child ends; its exit code. None if there is nothing to answer, and the child may live."""
+        os.umask(0)  # modes are as the emulation computes them
+        self._theirs.close()
+        with self._ours:
+            listener, number = start.receive(self._ours)
+        if listener < 0:
+            self.warning = start.lost(number)
+            return None
+        self._emulation = emulation = Emulation(listener, self._ledger, self._first, self._arch)
+        poll = select.poll()
+        poll.register(listener, select.POLLIN)
+        poll.register(self._ended, select.POLLIN)
+        while True:
+            for descriptor, events in poll.poll():
+                if descriptor == listener:
+                    if events & select.POLLIN:
+                        emulation.step()
+                    else:
+                        poll.unregister(listener)  # nobody is left to ask
+                else:
+                    with contextlib.suppress(BlockingIOError):
+                        os.read(self._ended, 512)
+                    status = _reap(child)
+                    if status is not None:
+                        return status
+
+    def finish(self, passing: "Iterable[int]" = ()) -> None:
+        """All processes are gone: write the ledger, without what it says of files on `passing` devices, which end now
+        and whose numbers others will have."""
+        if self._emulation is None:
+            return
+        self._emulation.close()
+        gone = frozenset(passing)
+        records = self._ledger.records
+        for key in [key for key in records if key[0] in gone]:
+            del records[key]
+        data = self._ledger.dump()
+        with open(self._file, "r+b") as file:
+            file.seek(0)
+            file.write(data)
+            file.truncate()
+
+
+def _reap(child: int) -> int | None:
+    """Reap all that has ended; the exit code of the child if it is among them."""
+    found = None
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return found
+        if pid == 0:
+            return found
+        if pid == child:
+            code = os.waitstatus_to_exitcode(status)
+            found = code if code >= 0 else 128 - code
