@@ -104,6 +104,7 @@ def environments(docker: Docker, program: str, area: Path) -> Iterator[Environme
         *_PODMAN_LIMITS, *_IDS, env={},
     )  # fmt: skip
     yield _as_user("E4", "ordinary user with subordinate ids", program, "kpy-range", area / "range", subordinate=True)
+    yield _as_user("E5", "ordinary user without subordinate ids", program, "kpy-single", area / "single", subordinate=False)
 
 
 def contexts(area: Path) -> dict[str, Path]:

@@ -157,15 +157,11 @@ def test_command_lines(shared_kpy: Kpy, workdir: Path, argv: list[str], code: in
 
 
 def test_without_subordinate_ids(kpy: Kpy, workdir: Path, busybox_base: str) -> None:
-    """RUN says what to do; what needs no process builds."""
+    """RUN works (test_single_id.py), also for who has no home."""
     nobody = pwd.getpwnam("nobody")
     os.chown(kpy.home, nobody.pw_uid, nobody.pw_gid)
     kpy = Kpy(kpy.program, User("nobody", nobody.pw_uid, nobody.pw_gid, subordinate=False), kpy.home)
     (workdir / "Dockerfile").write_text(f"FROM {busybox_base}\nRUN true\n")
-    done = kpy("build", workdir, check=False)
-    print(done.stderr)
-    assert done.returncode == 8
-    assert "/etc/subuid" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert kpy("build", workdir).stdout.startswith("sha256:")
     (workdir / "Dockerfile").write_text(f"FROM {busybox_base}\nWORKDIR /x\nCOPY --chown=nobody Dockerfile .\n")
     assert kpy("build", workdir).stdout.startswith("sha256:")

@@ -99,9 +99,17 @@ def test_what_a_run_gets_from_the_kernel(solo: Kpy, busybox_base: str, workdir: 
     dockerfile = f"""FROM {busybox_base}
 RUN grep -q 'CapPrm:.0000000000000000' /proc/self/status && grep -q 'CapBnd:.0000000000000000' /proc/self/status
 RUN ! cat /proc/1/fd/0 && ! readlink /proc/1/fd/0 && ! cat /proc/1/environ && ! head -c 1 /proc/1/maps && ! readlink /proc/1/root && test "$(ls /proc | grep -c '^[0-9]')" -lt 6
-RUN exit 7
+RUN (sleep 4321 &) && exit 7
 """
     done = solo("build", _context(workdir / "c", dockerfile), check=False)
 
-    assert done.returncode == 7, done.stderr
-    assert "RUN exit 7" in done.stderr
+    assert done.returncode == 4, done.stderr
+    assert "exit code: 7" in done.stderr
+    assert b"sleep\x004321\0" not in [_command(path) for path in Path("/proc").glob("[0-9]*/cmdline")]
+
+
+def _command(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:  # it has ended
+        return b""

@@ -2,7 +2,8 @@
 
 `auto` prefers a user namespace: it is the only one that keeps the builder and the image apart. In a container of the
 builder image it is the live root, and only there: anywhere else that would empty somebody's machine. Who is not root
-there has root emulated (EXECUTION B). Where neither is possible, root gets a chroot.
+there has root emulated (EXECUTION B), and so has who gets but one id in a user namespace. Where neither is possible,
+root gets a chroot.
 """
 
 import os

@@ -55,6 +55,8 @@ def test_what_a_build_would_choose_is_chosen_in_a_fork() -> None:
 
     assert foresee(prepare) == Outlook("userns", "layers unpacked into one directory, processes of its own")
     assert seen == []
+    one = foresee(lambda: Place("userns", ids=False))
+    assert one.how == "layers unpacked into one directory, processes of its own, root and other users emulated"
 
 
 def test_why_there_is_no_run() -> None:

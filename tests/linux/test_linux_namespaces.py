@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kpy.linux.namespaces import as_root, dump_map, identity, parse_map, subordinate
+from kpy.linux.namespaces import as_root, dump_map, has_others, identity, only, parse_map, subordinate
 
 FILE = """# comment
 dev:100000:65536
@@ -40,3 +40,11 @@ def test_identity_keeps_what_exists():
 @given(st.lists(st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1), st.integers(1, 2**32 - 1))))
 def test_round_trip(rows):
     assert parse_map(dump_map(rows)) == rows
+
+
+def test_one_id_and_others():
+    many = as_root(1001, [(100000, 65536)])
+    assert dump_map(only(1001)) == "0 1001 1\n"
+    assert has_others(many, many)
+    assert not has_others(only(1001), many)
+    assert not has_others(many, only(1001))
