@@ -190,7 +190,7 @@ def _make_live(_: Place, means: Means) -> tuple[Snapshotter, Sandbox]:
         ground, emulation = Slots(ledger, protected), Emulation(ledger, means.warn)
     return (
         DirectorySnapshotter(ground, means.layers, protected=protected),
-        LiveSandbox(means.spool, protected, emulation),
+        LiveSandbox(means.spool, protected, emulation, f"{BUNDLE}/tmp/scripts"),
     )
 
 

@@ -1,9 +1,11 @@
 """Answers to the calls about extended attributes. `security.*` and `trusted.*` are recorded: the builder's user may
 not set them. All others (user attributes, ACLs) are the kernel's."""
 
+import contextlib
 import errno
 import os
 import stat
+import struct
 
 from kpy.emulation import credentials, permissions
 from kpy.emulation.call import PROCEED, Call, refuse
@@ -22,6 +24,9 @@ _ALL = 0xFFFFFFFF
 _CREATE, _REPLACE = 1, 2
 _NAME_LIMIT, _SIZE_LIMIT = 255, 65536
 _TOTAL_LIMIT = 1 << 20  # of all values that we keep of one file
+_PERMISSIONS = "system.posix_acl_access"
+_ACL, _ACL_ENTRY, _ACL_VERSION = struct.Struct("<I"), struct.Struct("<HHI"), 2  # linux/posix_acl_xattr.h
+_USER, _GROUP, _MASK, _OTHER = 0x01, 0x04, 0x10, 0x20  # of the owner, of the group; those of others have ids
 _CAPABILITY_SIZES = {0x01000000: 12, 0x02000000: 20, 0x03000000: 24}  # by revision (linux/capability.h)
 
 
@@ -56,8 +61,9 @@ def _on_disk(file: File, name: str) -> bytes | None:
 def _set(call: Call, place: Place, *, follow: bool) -> int | None:
     name = _name(call, call.args[1])
     if not _is_ours(name):
-        _use(call, _look(call, place, follow=follow), name, WRITE)
-        return PROCEED
+        file = _look(call, place, follow=follow)
+        _use(call, file, name, WRITE)
+        return _set_permissions(call, file) if name == _PERMISSIONS else PROCEED
     size, flags = call.args[3], call.args[4] & _ALL
     if flags & ~(_CREATE | _REPLACE):
         raise refuse(errno.EINVAL)
@@ -77,6 +83,26 @@ def _set(call: Call, place: Place, *, follow: bool) -> int | None:
     if sum(map(len, held.values())) + size > _TOTAL_LIMIT:
         raise refuse(errno.ENOSPC)
     call.world.files.change(file, xattrs={**held, name: value})
+    return 0
+
+
+def _set_permissions(call: Call, file: File) -> int | None:
+    """An access control list is a mode, too. One that says no more is no list: cp sets modes so."""
+    size = call.args[3]
+    if size < _ACL.size or size > _SIZE_LIMIT or stat.S_ISLNK(file.mode):
+        return PROCEED
+    data = call.read(call.args[2], size)
+    entries = list(_ACL_ENTRY.iter_unpack(data[_ACL.size :])) if not (size - _ACL.size) % _ACL_ENTRY.size else []
+    rights = {tag: bits & 7 for tag, bits, _ in entries if tag in (_USER, _GROUP, _OTHER, _MASK)}
+    if _ACL.unpack_from(data) != (_ACL_VERSION,) or not rights.keys() >= {_USER, _GROUP, _OTHER}:
+        return PROCEED  # the kernel refuses
+    wanted = rights[_USER] << 6 | rights.get(_MASK, rights[_GROUP]) << 3 | rights[_OTHER]
+    mode = permissions.after_chmod(call.who, file.mode, stat.S_IMODE(file.mode) & ~0o777 | wanted, file.gid)
+    call.world.files.change(file, mode=mode)
+    if len(entries) > len(rights) or _MASK in rights:
+        return PROCEED
+    with contextlib.suppress(OSError):  # the list that it may have had
+        os.removexattr(file.place.path, _PERMISSIONS, follow_symlinks=file.follow)
     return 0
 
 

@@ -41,7 +41,12 @@ def _open(call: Call, directory: int, address: int, flags: int, mode: int) -> in
     if flags & os.O_PATH:
         call.world.guard.search(who, call.place(directory, address), follow=not flags & os.O_NOFOLLOW)
         return PROCEED
-    place = call.place(directory, address)
+    return open_at(call, call.place(directory, address), flags, mode)
+
+
+def open_at(call: Call, place: Place, flags: int, mode: int) -> int | None:
+    """To write, or as one who may not read all. PROCEED: the kernel opens it right."""
+    who = call.who
     if flags & _TMPFILE:
         return _open_unnamed(call, place, flags, mode)
     exclusive = flags & os.O_CREAT and flags & os.O_EXCL
@@ -272,7 +277,7 @@ def _mkdir(call: Call, place: Place, mode: int) -> int | None:
     return _make(call, place, stat.S_IFDIR | mode & 0o1777, make)
 
 
-def _mknod(call: Call, place: Place, mode: int, device: int) -> int | None:
+def make_node(call: Call, place: Place, mode: int, device: int) -> int | None:
     """A device is an empty file on disk; the layer gets a device."""
     kind = stat.S_IFMT(mode) or stat.S_IFREG
     if kind not in (stat.S_IFCHR, stat.S_IFBLK):
@@ -331,8 +336,8 @@ HANDLERS: "Mapping[str, Handler]" = {
     "openat2": _openat2,
     "mkdir": lambda call: _mkdir(call, call.place(AT_FDCWD, call.args[0]), call.args[1]),
     "mkdirat": lambda call: _mkdir(call, call.place(call.args[0], call.args[1]), call.args[2]),
-    "mknod": lambda call: _mknod(call, call.place(AT_FDCWD, call.args[0]), call.args[1], call.args[2]),
-    "mknodat": lambda call: _mknod(call, call.place(call.args[0], call.args[1]), call.args[2], call.args[3]),
+    "mknod": lambda call: make_node(call, call.place(AT_FDCWD, call.args[0]), call.args[1], call.args[2]),
+    "mknodat": lambda call: make_node(call, call.place(call.args[0], call.args[1]), call.args[2], call.args[3]),
     "symlink": lambda call: _symlink(call, call.args[0], call.place(AT_FDCWD, call.args[1])),
     "symlinkat": lambda call: _symlink(call, call.args[0], call.place(call.args[1], call.args[2])),
     "bind": _bind,

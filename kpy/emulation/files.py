@@ -60,7 +60,8 @@ class Files:
     def look(self, place: Place, *, follow: bool, absent: bool = False) -> File:
         """stat(2) or lstat(2), with the truth. `absent`: also at what stands for nothing."""
         status = os.stat(place.path, dir_fd=place.dir_fd, follow_symlinks=follow)
-        if not follow and self.slots and (beyond := self.slots.get((status.st_dev, status.st_ino))):
+        # A link that was followed to: by the name in /proc of a descriptor that is open on it.
+        if self.slots and (not follow or stat.S_ISLNK(status.st_mode)) and (beyond := self.slots.get((status.st_dev, status.st_ino))):
             return self.look(Place(beyond), follow=False)
         file = File(place, status, follow=follow, ours=status.st_uid == self.uid)
         file.record = record = self.recorded(file.key, place.path, place.dir_fd, follow=follow)

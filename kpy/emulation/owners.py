@@ -73,7 +73,7 @@ def _chmod(call: Call, place: Place, wanted: int, *, follow: bool) -> int | None
     if not permissions.owns(who, file.uid):
         raise refuse(errno.EPERM)
     mode = permissions.after_chmod(who, file.mode, wanted, file.gid)
-    if file.record is None and file.ours and not _needs_record(mode):
+    if file.record is None and file.ours and file.place is place and not _needs_record(mode):
         return PROCEED
     files.change(file, mode=mode)
     return 0

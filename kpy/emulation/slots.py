@@ -9,8 +9,11 @@ the image may have anything. Both are known by their inode.
 import errno
 import os
 import stat
+import struct
+import time
 
-from kpy.emulation.call import PROCEED, Call, refuse
+from kpy.emulation.call import ANSWERED, PROCEED, Call, refuse
+from kpy.emulation.create import make_node, open_at
 from kpy.emulation.guard import is_unrestricted
 from kpy.emulation.paths import AT_FDCWD, Place
 from kpy.linux.ledger import ABSENT
@@ -24,7 +27,8 @@ if TYPE_CHECKING:
 _HOME = b"/kroot"
 _REMOVEDIR = 0x200
 _EXCHANGE_OR_KEEP = 3  # RENAME_EXCHANGE and RENAME_NOREPLACE
-_MAX = 4096
+_SYMLINK_NOFOLLOW, _SYMLINK_FOLLOW, _EMPTY_PATH = 0x100, 0x400, 0x1000
+_NOW, _OMIT = 0x3FFFFFFF, 0x3FFFFFFE  # UTIME_NOW, UTIME_OMIT
 
 
 def _slot(call: Call, place: Place) -> bytes | None:
@@ -124,6 +128,104 @@ def _readlink(call: Call, directory: int, arguments: tuple[int, ...], otherwise:
     return len(content)
 
 
+def _open(call: Call, directory: int, path: int, flags: int, mode: int, *, otherwise: "Handler") -> int | None:
+    """Of a link that is not to be followed, or that is in the way of what is to be made: what it stands for is opened.
+    All other opens follow it."""
+    exclusive = flags & os.O_CREAT and flags & os.O_EXCL
+    if not (flags & os.O_NOFOLLOW or exclusive) or not call.world.files.slots or flags & os.O_PATH:
+        return otherwise(call)  # a descriptor that is but a path cannot be handed over (kpy.emulation.files knows it)
+    beyond = _link_at(call, directory, path)
+    if not beyond:
+        return otherwise(call)
+    try:
+        kind = stat.S_IFMT(os.lstat(beyond).st_mode)
+    except FileNotFoundError:
+        kind = stat.S_IFREG
+    if kind not in (stat.S_IFREG, stat.S_IFDIR):
+        return otherwise(call)  # a link; to open a FIFO, we would wait
+    answer = open_at(call, Place(beyond), flags, mode)
+    if answer is not PROCEED:
+        return answer
+    descriptor = os.open(beyond, flags | os.O_CLOEXEC | os.O_NOCTTY, mode & ~call.umask())
+    try:
+        call.world.listener.give(call.number, descriptor, close_on_exec=bool(flags & os.O_CLOEXEC))
+    finally:
+        os.close(descriptor)
+    return ANSWERED
+
+
+def _link_at(call: Call, directory: int, path: int) -> bytes | None:
+    """What the link at a path stands for, if it is one of ours and the path is that of the link itself."""
+    name = call.world.memory.path(call.pid, path)
+    if not name or name.endswith(b"/"):
+        return None
+    return _slot(call, call.world.places.of_path(call.pid, directory, name)) or None
+
+
+def _link(
+    call: Call, old_directory: int, old_path: int, directory: int, path: int, flags: int, *, otherwise: "Handler"
+) -> int | None:
+    if not call.world.files.slots or not is_unrestricted(call.who) or flags & _EMPTY_PATH:
+        return otherwise(call)
+    source = None if flags & _SYMLINK_FOLLOW else _link_at(call, old_directory, old_path)
+    target = _link_at(call, directory, path)
+    if not source and not target:
+        return otherwise(call)
+    old, new = call.place(old_directory, old_path), call.place(directory, path)
+    os.link(source or old.path, target or new.path, src_dir_fd=None if source else old.dir_fd,
+            dst_dir_fd=None if target else new.dir_fd, follow_symlinks=bool(flags & _SYMLINK_FOLLOW))  # fmt: skip
+    return 0
+
+
+def _mknod(call: Call, directory: int, arguments: tuple[int, ...], otherwise: "Handler") -> int | None:
+    path, mode, device = arguments
+    beyond = _link_at(call, directory, path)
+    if not beyond or not is_unrestricted(call.who):
+        return otherwise(call)
+    answer = make_node(call, Place(beyond), mode & 0xFFFFFFFF, device)
+    if answer is not PROCEED:
+        return answer
+    os.mknod(beyond, mode & 0o177777 & ~call.umask(), device)
+    return 0
+
+
+def _utimensat(call: Call, otherwise: "Handler") -> int | None:
+    """Of what the link itself stands for, or of a directory that the image does not have."""
+    directory, path, times, flags = call.args[:4]
+    if not call.world.files.slots or not path:
+        return otherwise(call)
+    _refuse_absent(call, directory, path)
+    beyond = _link_at(call, directory, path) if flags & _SYMLINK_NOFOLLOW else None
+    if not beyond:
+        return otherwise(call)
+    if (answer := otherwise(call)) is not PROCEED:
+        return answer
+    wanted = struct.unpack("<qqqq", call.read(times, 32)) if times else (0, _NOW, 0, _NOW)
+    found = os.lstat(beyond)
+    old, now = (found.st_atime_ns, found.st_mtime_ns), time.time_ns()
+    new = []
+    for seconds, nanoseconds, kept in ((*wanted[:2], old[0]), (*wanted[2:], old[1])):
+        given = {_NOW: now, _OMIT: kept}
+        new.append(given.get(nanoseconds, seconds * 1_000_000_000 + nanoseconds))
+    os.utime(beyond, ns=(new[0], new[1]), follow_symlinks=False)
+    return 0
+
+
+def _refuse_absent(call: Call, directory: int, path: int) -> None:
+    """ENOENT for a directory that the image does not have."""
+    name = call.world.memory.path(call.pid, path)
+    if name:
+        place = call.world.places.of_path(call.pid, directory, name)
+        if _slot(call, place) == b"" and _is_absent(call, place):
+            raise refuse(errno.ENOENT)
+
+
+def _chdir(call: Call, otherwise: "Handler") -> int | None:
+    if call.world.files.slots:
+        _refuse_absent(call, AT_FDCWD, call.args[0])
+    return otherwise(call)
+
+
 def _getcwd(call: Call) -> int | None:
     address, size = call.args[:2]
     path = os.readlink(b"/proc/%d/cwd" % call.pid)
@@ -156,8 +258,21 @@ def around(handlers: "Mapping[str, Handler]") -> "dict[str, Handler]":
     ) -> "Handler":
         return lambda call: _rename(call, old(call), new(call), 0 if flags is None else call.args[flags], handlers[name])
 
+    def opened(name: str, directory: int | None, path: int) -> "Handler":
+        return lambda call: _open(
+            call, AT_FDCWD if directory is None else call.args[directory], *call.args[path : path + 3], otherwise=handlers[name]
+        )
+
     return {
         **handlers,
+        "open": opened("open", None, 0),
+        "openat": opened("openat", 0, 1),
+        "mknod": lambda call: _mknod(call, AT_FDCWD, call.args[:3], handlers["mknod"]),
+        "mknodat": lambda call: _mknod(call, call.args[0], call.args[1:4], handlers["mknodat"]),
+        "link": lambda call: _link(call, AT_FDCWD, call.args[0], AT_FDCWD, call.args[1], 0, otherwise=handlers["link"]),
+        "linkat": lambda call: _link(call, *call.args[:5], otherwise=handlers["linkat"]),
+        "chdir": lambda call: _chdir(call, handlers["chdir"]),
+        "utimensat": lambda call: _utimensat(call, handlers["utimensat"]),
         "mkdir": mkdir("mkdir", at(None, 0), 1),
         "mkdirat": mkdir("mkdirat", at(0, 1), 2),
         "rmdir": remove("rmdir", at(None, 0)),

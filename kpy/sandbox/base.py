@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
+from kpy.linux.ledger import Ledger
 from kpy.linux.users import Identity as Identity  # noqa: PLC0414 - others import it from here
 from kpy.util.cancel import Cancel
 
@@ -40,7 +41,8 @@ class Mount:
     """Something to mount in the root for one RUN; the target is made if it is not there, and removed again (R07).
 
     `bind`: `source` is a path on the host (directory, file or socket). With `discard`, it is writable and what is
-    written is dropped (R14 rw); where root is emulated, it shows as `uid` and `gid`'s. `tmpfs`: `size` bytes, 0 = no limit. `file`: `data` as a file of `mode`, `uid`,
+    written is dropped (R14 rw); where root is emulated, it shows as `uid` and `gid`'s, and `ledger` knows of its
+    files what the disk cannot say. `tmpfs`: `size` bytes, 0 = no limit. `file`: `data` as a file of `mode`, `uid`,
     `gid` (secrets, R17: never on disk).
     `target` is an absolute path in the root; symlinks are followed inside the root, never out of it.
     """
@@ -55,6 +57,7 @@ class Mount:
     mode: int = 0o400
     uid: int = 0
     gid: int = 0
+    ledger: Ledger | None = field(default=None, repr=False, compare=False)
 
 
 class Sandbox(Protocol):

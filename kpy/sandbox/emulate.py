@@ -19,7 +19,7 @@ from kpy.linux import libc
 from kpy.linux.birth import identify
 from kpy.linux.ledger import Ledger, Record, physical
 from kpy.sandbox.base import Mount
-from kpy.sandbox.slotmounts import filled, is_slot
+from kpy.sandbox.slotmounts import carrying, filled, is_slot
 from kpy.util.copytree import copy
 from kpy.util.erase import empty, remove
 
@@ -126,6 +126,8 @@ def _one(mount: Mount, shelf: Shelf, number: int, written: Callable[[str], None]
     target = resolve(shelf.root, mount.target)
     if target == (shelf.root.rstrip("/") or "/"):
         raise SandboxError("nothing can be mounted at /")
+    if shelf.ledger is not None and mount.ledger is not None:
+        shelf.ledger.records.update(mount.ledger.records)
     if shelf.ledger is not None and is_slot(target, shelf.ledger):
         with filled(mount, target, os.path.join(shelf.directory, f"aside-{os.getpid()}-{number}"), shelf.ledger):
             yield
@@ -160,7 +162,7 @@ def _put(
 ) -> Callable[[], None]:
     """Make the target. Returns what takes away more than the target itself."""
     if mount.kind == "bind":
-        leave = _bind(mount, target, written)
+        leave = _bind(mount, target, written, carrying(ledger))
         if ledger is not None and (mount.uid or mount.gid):
             _tell(ledger, target, os.stat(target).st_mode, mount.uid, mount.gid)
         return leave
@@ -193,7 +195,9 @@ def _nothing() -> None:
     pass
 
 
-def _bind(mount: Mount, target: str, written: Callable[[str], None]) -> Callable[[], None]:
+def _bind(
+    mount: Mount, target: str, written: Callable[[str], None], made: Callable[[str, str], None]
+) -> Callable[[], None]:
     """Put the source at the target. Returns what takes it away again, with the writes if they are to be kept."""
     source = mount.source
     found = os.stat(source)
@@ -201,14 +205,14 @@ def _bind(mount: Mount, target: str, written: Callable[[str], None]) -> Callable
         _link_socket(source, target)
         return _nothing
     if mount.read_only or mount.discard:
-        copy(source, target)
+        copy(source, target, made=made)
         return _nothing if mount.discard else _watch(target, written)
     try:
         os.rename(source, target)
     except OSError as error:
         if error.errno not in {errno.EXDEV, errno.EBUSY, errno.EACCES, errno.EPERM, errno.EROFS}:
             raise
-        copy(source, target)
+        copy(source, target, made=made)
         return lambda: _bring_back(target, source)
 
     def move_back() -> None:

@@ -13,6 +13,7 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import kpy
 from kpy.errors import SandboxError
@@ -37,12 +38,16 @@ class LiveSandbox:
 
     `state` is a directory of kpy's own that RUNs are told to keep out of and layers never have; `protected` are the
     paths, relative to `/`, that are the builder's: the snapshotter's. In those that are directories no RUN may start,
-    and nothing can be mounted for one. `emulation`: whether, and with what, root is only emulated.
+    and nothing can be mounted for one. `emulation`: whether, and with what, root is only emulated. `scripts` is where a
+    heredoc's script is put if this process may not write to /dev: all users of an image must be able to run it there.
     """
 
-    def __init__(self, state: str, protected: Sequence[str] = (), emulation: Emulation = NONE) -> None:
+    def __init__(
+        self, state: str, protected: Sequence[str] = (), emulation: Emulation = NONE, scripts: str = "/dev"
+    ) -> None:
         self._shelf = Shelf("/", os.path.join(state, "aside"), emulation.ledger)
         self._emulation = emulation
+        self._scripts = scripts
         paths = ["/" + path.strip("/") for path in protected]
         self._ours = tuple(path for path in dict.fromkeys(paths) if path not in _KERNEL and not os.path.isfile(path))
 
@@ -84,9 +89,21 @@ class LiveSandbox:
         if root != "/":
             raise SandboxError(f"a live sandbox runs in / and not in {root}")
         self.check(process, mounts)
+        if not os.access(_MOUNTABLE, os.W_OK):
+            process, mounts = self._scripts_elsewhere(process, mounts)
         with lent(), mounted(mounts, self._shelf, log), _extra_hosts(process.hosts):
             job = Job(process, "/", environment(process, "/"), self._emulation.ledger, self._emulation.warn)
             return run(job, log, cancel)
+
+    def _scripts_elsewhere(self, process: Process, mounts: Sequence[Mount]) -> tuple[Process, list[Mount]]:
+        """What is to be run below /dev is somewhere else, and runs from there."""
+        moved = {
+            mount.target: self._scripts + mount.target.removeprefix(_MOUNTABLE)
+            for mount in mounts
+            if mount.kind == "file" and mount.target.startswith(_MOUNTABLE + "/") and mount.target == process.argv[0]
+        }
+        argv = (moved.get(process.argv[0], process.argv[0]), *process.argv[1:])
+        return replace(process, argv=argv), [replace(mount, target=moved.get(mount.target, mount.target)) for mount in mounts]
 
 
 def environment(process: Process, root: str) -> tuple[str, ...]:

@@ -4,12 +4,12 @@ be mounted is put into it."""
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from kpy.errors import SandboxError
 from kpy.linux import libc
-from kpy.linux.birth import identify
+from kpy.linux.birth import identify, recorded
 from kpy.linux.ledger import Ledger, Record
 from kpy.sandbox.base import Mount
 from kpy.util.copytree import copy
@@ -35,24 +35,29 @@ def filled(mount: Mount, target: str, aside: str, ledger: Ledger) -> Iterator[No
     key, born = identify(libc.AT_FDCWD, os.fsencode(target))
     before = ledger.records.get(key)
     os.mkdir(aside, 0o700)
-    _move_all(target, aside)
+    made = carrying(ledger)
+    _move_all(target, aside, made)
     try:
-        mode = os.stat(mount.source).st_mode if mount.kind == "bind" else stat.S_IFDIR | 0o1777
-        ledger.records[key] = Record(stat.S_IFDIR | stat.S_IMODE(mode), mount.uid, mount.gid, born=born)
+        ledger.records[key] = Record(stat.S_IFDIR | 0o1777, mount.uid, mount.gid, born=born)
+        if mount.kind == "bind":
+            found = os.stat(mount.source)
+            old = recorded(ledger, (found.st_dev, found.st_ino), os.fsencode(mount.source))
+            uid, gid = (mount.uid, mount.gid) if old is None else (old.uid, old.gid)
+            ledger.records[key] = Record(found.st_mode if old is None else old.mode, uid, gid, born=born)
         writes = mount.kind == "bind" and not mount.read_only and not mount.discard
         if writes:
-            _move_all(mount.source, target)
+            _move_all(mount.source, target, made)
         elif mount.kind == "bind":
             for name in os.listdir(mount.source):
-                copy(os.path.join(mount.source, name), os.path.join(target, name))
+                copy(os.path.join(mount.source, name), os.path.join(target, name), made=made)
         try:
             yield
         finally:
             if writes:
-                _move_all(target, mount.source)
+                _move_all(target, mount.source, made)
     finally:
         empty(target)
-        _move_all(aside, target)
+        _move_all(aside, target, made)
         os.rmdir(aside)
         if before is not None:
             ledger.records[key] = before
@@ -60,7 +65,22 @@ def filled(mount: Mount, target: str, aside: str, ledger: Ledger) -> Iterator[No
             ledger.records.pop(key, None)
 
 
-def _move_all(source: str, target: str) -> None:
+def carrying(ledger: Ledger | None) -> Callable[[str, str], None]:
+    """For `copy`: what is recorded of a file is recorded of its copy."""
+
+    def made(old: str, new: str) -> None:
+        if ledger is None or not ledger.records:
+            return
+        found = os.lstat(old)
+        told = recorded(ledger, (found.st_dev, found.st_ino), os.fsencode(old))
+        if told is not None:
+            key, born = identify(libc.AT_FDCWD, os.fsencode(new))
+            ledger.records[key] = Record(told.mode, told.uid, told.gid, told.rdev, born, dict(told.xattrs))
+
+    return made
+
+
+def _move_all(source: str, target: str, made: Callable[[str, str], None]) -> None:
     for name in os.listdir(source):
         old, new = os.path.join(source, name), os.path.join(target, name)
         try:
@@ -68,5 +88,5 @@ def _move_all(source: str, target: str) -> None:
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-            copy(old, new)
+            copy(old, new, made=made)
             remove(old)

@@ -32,7 +32,8 @@ class Recorder:
         if plain and entry.kind is Kind.DIR:  # a lower layer may have said otherwise
             found = os.fstat(place)
             self._ledger.records.pop((found.st_dev, found.st_ino), None)
-            plain = found.st_uid == os.geteuid()  # else its mode is not ours to change
+            # Else its mode is not ours to change, or a slot that no layer says anything of (kpy.snapshot.slots).
+            plain = found.st_uid == os.geteuid() and stat.S_IMODE(found.st_mode) == physical(mode)
         if not plain:
             key, born = identify(place, os.fsencode(name))
             self._ledger.records[key] = Record(mode, entry.uid, entry.gid, os.makedev(*entry.device), born, xattrs)

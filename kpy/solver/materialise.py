@@ -8,7 +8,9 @@ from kpy.layer.entry import Entry, Kind
 from kpy.layer.extract import ExtractOptions, extract
 from kpy.layer.tree import Tree
 from kpy.layer.write import stream_tar
+from kpy.linux.ledger import Ledger
 from kpy.linux.namespaces import gives_owners
+from kpy.snapshot.recorder import Recorder
 from kpy.solver.copy import Copier, Rules
 from kpy.solver.target import LayerTarget, needed, opens
 from kpy.solver.values import FilesValue, Services
@@ -16,8 +18,12 @@ from kpy.util import fs
 from kpy.util.erase import remove
 
 
-def materialise(value: FilesValue, path: str, services: Services, stack: ExitStack) -> str:
-    """Write the file or directory at `path` of the source to disk; it goes when `stack` ends. Gives where it is."""
+def materialise(
+    value: FilesValue, path: str, services: Services, stack: ExitStack, ledger: Ledger | None = None
+) -> str:
+    """Write the file or directory at `path` of the source to disk; it goes when `stack` ends. Gives where it is.
+    With a `ledger`, what only root can give files is written there."""
+    notes = Recorder(ledger) if ledger is not None else None
     directory = tempfile.mkdtemp(dir=services.spool)
     stack.callback(remove, directory)
     entry = value.source.lookup(path)
@@ -32,16 +38,25 @@ def materialise(value: FilesValue, path: str, services: Services, stack: ExitSta
 
             stream_tar(target.items(lambda put: opens(put, [opener])), write)
             tar.seek(0)
-            extract(tar, directory, seen=lambda _: None, options=ExtractOptions(owners=gives_owners()))
+            extract(tar, directory, seen=lambda _: None, options=ExtractOptions(owners=gives_owners(), notes=notes))
     if not is_dir:
         return f"{directory}/content/file"
     if entry is not None:
-        _dress(f"{directory}/content", entry)  # a copy of a directory is of what is in it
+        _dress(f"{directory}/content", entry, notes)  # a copy of a directory is of what is in it
     return f"{directory}/content"
 
 
-def _dress(directory: str, entry: Entry) -> None:
+def _dress(directory: str, entry: Entry, notes: Recorder | None) -> None:
     with fs.io_errors("make", directory):
+        if notes is not None:
+            place = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fchmod(place, notes.permissions(entry.mode, directory=True))
+                os.utime(place, ns=(entry.mtime, entry.mtime))
+                notes.note(place, "", entry)
+            finally:
+                os.close(place)
+            return
         if gives_owners():
             os.chown(directory, entry.uid, entry.gid)
         os.chmod(directory, entry.mode)

@@ -6,6 +6,7 @@ from contextlib import ExitStack
 
 from kpy.dockerfile.span import suggest
 from kpy.errors import ContextError, SandboxError
+from kpy.linux.ledger import Ledger
 from kpy.linux.namespaces import gives_owners
 from kpy.plan.model import MountOp, RunOp
 from kpy.sandbox.base import Mount
@@ -22,12 +23,14 @@ def make_mounts(
     """The mounts of a RUN, and the variables that secrets set. What they need lives as long as `stack`."""
     mounts: list[Mount] = []
     variables: list[str] = []
+    ledger = Ledger() if os.geteuid() != 0 else None  # what is unpacked here has owners that the disk will not take
     caches = open_caches(op.mounts, inputs, services, stack)
     for item in op.mounts:
         match item.kind:
             case "bind":
-                source = _source(item, inputs[item.input], services, stack)
-                mounts.append(Mount("bind", item.target, source, read_only=item.read_only, discard=not item.read_only))
+                source = _source(item, inputs[item.input], services, stack, ledger)
+                read_only = item.read_only
+                mounts.append(Mount("bind", item.target, source, read_only, discard=not read_only, ledger=ledger))
             case "cache":
                 mounts.append(Mount("bind", item.target, caches[item], read_only=item.read_only, uid=item.uid, gid=item.gid))
             case "tmpfs":
@@ -65,7 +68,7 @@ def _script(script: tuple[str, str]) -> Mount:
     )
 
 
-def _source(item: MountOp, value: Value, services: Services, stack: ExitStack) -> str:
+def _source(item: MountOp, value: Value, services: Services, stack: ExitStack, ledger: Ledger | None) -> str:
     """A directory or file on disk that has what is to be mounted; never a path outside of the source."""
     snapshotter, _ = services.strategy()
     if isinstance(value, ChainValue):
@@ -78,13 +81,13 @@ def _source(item: MountOp, value: Value, services: Services, stack: ExitStack) -
             if root is None:
                 root = stack.enter_context(snapshotter.prepare(value.chain, value.base)).root
             return os.path.join(root, path) if path else root
-        return materialise(FilesValue(files_of(value, services)[0]), path, services, stack)
+        return materialise(FilesValue(files_of(value, services)[0]), path, services, stack, ledger)
     path = resolve(value.source, item.source)
     if value.source.lookup(path) is None:
         raise ContextError(f'"/{path}": not found in the build context', hint="is it excluded by .dockerignore?")
     if value.root:
         return os.path.join(value.root, path) if path else value.root
-    return materialise(value, path, services, stack)
+    return materialise(value, path, services, stack, ledger)
 
 
 def _ssh(item: MountOp, services: Services, mounts: list[Mount], stack: ExitStack) -> None:

@@ -4,22 +4,28 @@ sockets. Refuses to write over anything."""
 import errno
 import os
 import stat
+from collections.abc import Callable
 
 _BLOCK = 1 << 20
 
 
-def copy(source: str, target: str) -> None:
+def _nothing(old: str, new: str) -> None:
+    del old, new
+
+
+def copy(source: str, target: str, *, made: Callable[[str, str], None] = _nothing) -> None:
     """Copy a file or a tree to a new name. Owners and devices need the rights to make them; without, owners stay
-    ours and devices are left out. No process may be changing either side. Raises OSError."""
+    ours and devices are left out. `made` is called with both names of all that was copied. No process may be changing
+    either side. Raises OSError."""
     links: dict[tuple[int, int], str] = {}
-    directories: list[tuple[str, os.stat_result]] = []
+    directories: list[tuple[str, str, os.stat_result]] = []
     pending = [(source, target)]
     while pending:
         old, new = pending.pop()
         found = os.lstat(old)
         if stat.S_ISDIR(found.st_mode):
             os.mkdir(new, 0o700)
-            directories.append((new, found))
+            directories.append((old, new, found))
             _xattrs(old, new)
             pending += [(os.path.join(old, name), os.path.join(new, name)) for name in os.listdir(old)]
             continue
@@ -30,10 +36,12 @@ def copy(source: str, target: str) -> None:
         if not _leaf(old, new, found):
             continue
         _metadata(new, found)
+        made(old, new)
         if found.st_nlink > 1:
             links[key] = new
-    for new, found in reversed(directories):
+    for old, new, found in reversed(directories):
         _metadata(new, found)
+        made(old, new)
 
 
 def _leaf(old: str, new: str, found: os.stat_result) -> bool:

@@ -1,0 +1,94 @@
+"""The conformance suite in restricted containers: each case in a new one, as a user who is nobody there, with no capability
+and no new privileges (see conformance-live). The engine is all that the user may use.
+
+What such a container cannot have is named here, each with the kernel's reason. Every other case must pass; one of these
+that comes to pass must be taken off the list.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from people import User
+from servers import Docker, Registry, tool
+from test_conformance import SUITE
+
+HERE = Path(__file__).resolve().parent
+IMAGE = f"kpy-builder:restricted-{os.environ.get('KPY_TEST_RUN') or os.getpid()}"
+OUT_OF_REACH = {
+    "fs-hardlink-write": "overlayfs copies up one name of a file of a lower layer, a plain root has one inode for all; which"
+    " name was written through, no system call tells later. To have them apart before RUN would show another nlink",
+    "run-mount-context-default": "read-only is a mount's (CAP_SYS_ADMIN) or a file system's, and the container's user owns"
+    " the copy that stands for the mount. A write is dropped with a warning (test_main_job_live.py)",
+    "run-network-none": "lists /sys/class/net, which is the container's: a namespace of its own, and a mount of it, need"
+    " CAP_SYS_ADMIN. That nothing is reached is in test_main_job_live.py",
+}
+# What images have as directories and the runtime mounts things in: as the builder image has them.
+PLAIN = {"etc", "usr", "var", "run", "tmp", "home", "root", "opt", "mnt", "srv", "workspace", "kpy", "kroot", "proc", "dev", "sys"}
+# Of the suite's bases; and what is no word.
+MORE = (
+    "absevil", "absolute", "base", "dockerv2", "dots", "escaped-abs", "escaped-dotdot", "escaped-symlink", "evil", "hl", "implied",
+    "marker", "plaintar", "special", "stack", "$HOME", "three\nline",
+)  # fmt: skip
+
+
+def toplevel(suite: Path) -> list[str]:
+    """The names that the suite's images have in `/`, at the end or for a while: in each image something else, so that
+    none can be a directory from the start. All words of the Dockerfiles are taken that could be such a name."""
+    names = {*MORE, "lib", "bin"}
+    for case in suite.glob("cases/*"):
+        expected = case / "expected.json"
+        if expected.is_file():
+            names |= {path.strip("/").split("/")[0] for path in json.loads(expected.read_text()).get("diff", {})}
+        for path in case.glob("context/*"):
+            names.add(path.name)
+        for path in case.glob("context/**/*"):
+            if path.is_file() and path.stat().st_size < 10_000:
+                names |= set(re.findall(r"[A-Za-z0-9_.][A-Za-z0-9_.-]*", path.read_text(errors="replace")))
+    return sorted(name for name in names - PLAIN if name.strip(".") and len(name) < 60)
+
+
+if SUITE.is_dir() or os.environ.get("CI") == "true":
+
+    @pytest.fixture
+    def image(docker: Docker) -> Iterator[str]:
+        """The builder image with more names in `/`."""
+        links = [f"--toplevel-link={name}" for name in toplevel(SUITE)]
+        subprocess.run(
+            [sys.executable, HERE / "bundle" / "make-bundle", "--image", IMAGE, *links],
+            env={**os.environ, "DOCKER_HOST": docker.socket}, check=True, timeout=600,
+        )  # fmt: skip
+        yield IMAGE
+        docker("image", "rm", "--force", IMAGE)
+
+    def test_all_cases_that_need_no_more_than_a_restricted_container(
+        docker: Docker, registry: Registry, area: Path, dev: User, image: str
+    ) -> None:
+        """E2, P15."""
+        suite = area / "conformance-restricted"
+        shutil.copytree(SUITE, suite, symlinks=True)
+        wrapper = Path(shutil.copy2(HERE / "conformance-live", area))
+        subprocess.run([suite / "bases" / "make-bases", "--push", registry.host], check=True, capture_output=True, timeout=600)
+        home = area / "restricted"
+        home.mkdir()
+        os.chown(home, dev.uid, dev.gid)
+        results = home / "results.json"
+        engine = Path(docker.socket.removeprefix("unix://"))
+        subprocess.run(
+            ["/usr/bin/python3", suite / "run", "--builder", "kpy", "--tool", f"kpy={wrapper}", "--registry", registry.host,
+             "--extra=--isolation=live", "--jobs", "2", "--timeout", "300", "--json", results],
+            env={"PATH": f"{os.environ['PATH']}:{Path(tool('docker')).parent}", "HOME": str(home), "KPY_IMAGE": image,
+                 "KPY_RESTRICTED": "1", "DOCKER_HOST": docker.socket},
+            capture_output=True, check=False, timeout=3000, cwd=home, user=dev.uid, group=dev.gid,
+            extra_groups=[engine.stat().st_gid],
+        )  # fmt: skip
+        cases = json.loads(results.read_text())["results"]
+        failed = {case["name"] for case in cases if case["status"] != "PASS"}
+        assert failed == OUT_OF_REACH.keys()
+        assert len(cases) > 300
