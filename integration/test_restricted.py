@@ -37,6 +37,31 @@ COPY --from=small /app /opt /work/
 COPY --from=small --chown=bob:mail /tmp /work/tmp
 RUN test "$(readlink /bin)" = usr/bin && test "$(stat -c %F /lib)" = 'symbolic link' && test "$(readlink -f /bin/sh)" = /usr/bin/dash
 RUN --mount=type=secret,id=key,uid=33,mode=440 test "$(stat -c %u:%a /run/secrets/key)" = 33:440 && chmod u+s /usr/bin/env && rm -rf /media
+RUN --mount=from=small,source=/opt,target=/mnt --mount=from=small,source=/app,target=/srv/app --mount=from=small,target=/media/all \
+    test "$(cd / && stat -c %u:%g:%a:%F mnt/s srv/app/a media/all/opt/two mnt/null)" = "$(cat <<'X'
+0:0:400:regular file
+5:6:644:regular file
+0:0:2711:directory
+0:0:644:character special file
+X
+)"
+# Names in / that are links to /kroot: opened without following, made anew, linked, dated, packed and unpacked.
+RUN ! cd /nix && ! touch -d 2001-01-01 -c -h /data && mkdir -p /nix/a/b/c/d/e/f && touch /nix/f && chown -R bob:mail /nix && chmod -R g+w /nix && \
+    test "$(find /nix | wc -l)" = 8 && cp -a /nix /opt/nix && rm -rf /nix && ! ls -d /nix && cp /etc/passwd /entrypoint.sh && rm /entrypoint.sh && \
+    ln /etc/passwd /entrypoint.sh && test "$(stat -c %h /etc/passwd)" = 2 && rm /entrypoint.sh && mkfifo /share && rm /share
+RUN mknod /init c 1 3 && install -m 751 -o bob /etc/group /start.sh && ln -s start.sh /local && touch -h -d 2001-01-01 /local && \
+    test "$(stat -c %Y /local)" = 978307200 && tar -C / -cf /opt/t.tar init local start.sh && rm /init /local /start.sh && tar -C / -xpf /opt/t.tar && rm /opt/t.tar && \
+    test "$(stat -c %N:%Y /local)" = "'/local' -> 'start.sh':978307200" && ln /start.sh /command && mv /start.sh /opt/start && mv /opt/start /start.sh
+RUN <<X
+#!/bin/sh
+id -u > /opt/script
+X
+USER bob
+RUN <<X
+#!/bin/sh
+id -u > /work/tmp/script
+X
+USER root
 RUN su bob -c 'umask 077; touch ~/private' && chmod 0 /etc/shadow && cat /etc/shadow > /dev/null && touch /var/x
 """
 
@@ -72,6 +97,8 @@ def test_images_are_those_of_real_root(
 
     assert trees.differences(found["root"], found[place]) == {}
     assert found[place]["work/null"].startswith("c--------- 0:0 259")
+    assert found[place]["opt/nix/f"].startswith("-rw-rw-r-- 1000:8")
+    assert found[place]["start.sh"].startswith("-rwxr-x--x 1000:0")
     assert found[place]["home/bob/private"].startswith("-rw------- 1000:1000")
     assert len(trees.layers(names["root"])) == len(trees.layers(names[place]))
 

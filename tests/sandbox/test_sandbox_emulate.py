@@ -11,10 +11,13 @@ from pathlib import Path
 import pytest
 
 from kpy.errors import SandboxError
+from kpy.linux import libc
+from kpy.linux.birth import identify
+from kpy.linux.ledger import Ledger, Record
 from kpy.sandbox.base import Mount
 from kpy.sandbox.emulate import Shelf, mounted, resolve
 from kpy.snapshot.diff import differences
-from kpy.snapshot.scan import scan, settle
+from kpy.snapshot.scan import MODE, UID, scan, settle
 
 
 class Place:
@@ -318,3 +321,20 @@ def test_reading_is_not_writing(place: Place) -> None:
 
     assert place.changes(_tree(place), within, copied, during=during) == []
     assert place.warned == []
+
+
+@pytest.mark.parametrize("more", [{"read_only": True}, {"discard": True}, {}])
+def test_what_is_known_of_the_files_of_a_bind_is_known_at_the_target(tmp_path: Path, more: dict[str, bool]) -> None:
+    """Owners that this process may not give: of a base image's files, in `--mount=from=` (R13)."""
+    root, source, known, ledger = tmp_path / "root", tmp_path / "source", Ledger(), Ledger()
+    root.mkdir()
+    (source / "d").mkdir(parents=True)
+    (source / "d/f").touch()
+    for path, mode in ((source, 0o40711), (source / "d", 0o40700), (source / "d/f", 0o104755)):
+        key, born = identify(libc.AT_FDCWD, os.fsencode(path))
+        known.records[key] = Record(mode, 7, 8, born=born)
+
+    with mounted([Mount("bind", "/m", str(source), ledger=known, **more)], Shelf(str(root), str(tmp_path / "aside"), ledger), print):
+        found = {path.decode(): (record[MODE], record[UID]) for path, record in scan(str(root), ledger=ledger).items()}
+
+    assert found == {"": (root.stat().st_mode, 0), "m": (0o40711, 7), "m/d": (0o40700, 7), "m/d/f": (0o104755, 7)}

@@ -187,6 +187,21 @@ def test_files_can_be_put_into_dev(run: Run) -> None:
         run.sandbox.check(Process(("true",), ()), [Mount("tmpfs", "/dev")])
 
 
+def test_a_script_runs_elsewhere_if_dev_is_another_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """H07, E2."""
+    run = Run(tmp_path / "state")
+    run.sandbox = LiveSandbox(str(tmp_path / "state"), protected=["kpy"], scripts=str(tmp_path / "scripts"))
+    monkeypatch.setattr(live.os, "access", lambda path, _: path != "/dev")
+    ours = {"uid": os.getuid(), "gid": os.getgid()}
+    mount = Mount("file", "/dev/pipes/EOF", data=b"#!/bin/sh\necho $0", mode=0o755, **ours)
+
+    assert run("/dev/pipes/EOF", mounts=[mount]) == 0
+    assert run.output.decode() == f"{tmp_path}/scripts/pipes/EOF\n"
+    assert not (tmp_path / "scripts").exists()
+
+
 @pytest.mark.parametrize(("cwd", "refused"), [("/kpy", True), ("/kpy/x", True), ("/kpyx", False), ("/proc", False)])
 def test_no_run_starts_in_what_is_the_builder_s(run: Run, cwd: str, refused: bool) -> None:
     """What it makes there would be lost without a word."""

@@ -109,3 +109,12 @@ def test_without_a_place_for_links_it_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SandboxError, match="kroot cannot be opened") as caught:
         Slots(Ledger(), [], str(tmp_path))
     assert "emptyDir" in caught.value.hint
+
+
+def test_a_directory_that_no_layer_says_anything_of(top: Path, layers: Layers, snapshotter: DirectorySnapshotter, ledger: Ledger) -> None:
+    """It has the mode that every unpacker gives it, and not the slot's (C15)."""
+    (top / "app").chmod(0o777)
+    implied = layers.add([LayerItem(Entry("app/file", Kind.FIFO))])
+    with snapshotter.prepare((implied,), 1):
+        place = (top / "app").stat()
+        assert stat.S_IMODE(ledger.records[place.st_dev, place.st_ino].mode) == 0o755
