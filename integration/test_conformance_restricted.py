@@ -34,7 +34,7 @@ PLAIN = {"etc", "usr", "var", "run", "tmp", "home", "root", "opt", "mnt", "srv",
 # Of the suite's bases; and what is no word.
 MORE = (
     "absevil", "absolute", "base", "dockerv2", "dots", "escaped-abs", "escaped-dotdot", "escaped-symlink", "evil", "hl", "implied",
-    "marker", "plaintar", "special", "stack", "$HOME", "three\nline",
+    "marker", "plaintar", "special", "stack", "two $HOME", "three\nline", "five-$X",
 )  # fmt: skip
 
 
@@ -42,12 +42,13 @@ def toplevel(suite: Path) -> list[str]:
     """The names that the suite's images have in `/`, at the end or for a while: in each image something else, so that
     none can be a directory from the start. All words of the Dockerfiles are taken that could be such a name."""
     names = {*MORE, "lib", "bin"}
-    for case in suite.glob("cases/*"):
+    for description in suite.glob("cases/*/case.json"):
+        case = description.parent
         expected = case / "expected.json"
         if expected.is_file():
             names |= {path.strip("/").split("/")[0] for path in json.loads(expected.read_text()).get("diff", {})}
-        for path in case.glob("context/*"):
-            names.add(path.name)
+        names |= {item["path"].split("/")[0] for item in json.loads(description.read_text()).get("setup", [])}
+        names |= {path.name for path in case.glob("context/*")}
         for path in case.glob("context/**/*"):
             if path.is_file() and path.stat().st_size < 10_000:
                 names |= set(re.findall(r"[A-Za-z0-9_.][A-Za-z0-9_.-]*", path.read_text(errors="replace")))

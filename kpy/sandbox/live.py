@@ -100,9 +100,9 @@ class LiveSandbox:
         moved = {
             mount.target: self._scripts + mount.target.removeprefix(_MOUNTABLE)
             for mount in mounts
-            if mount.kind == "file" and mount.target.startswith(_MOUNTABLE + "/") and mount.target == process.argv[0]
+            if mount.kind == "file" and mount.target.startswith(_MOUNTABLE + "/") and mount.target in process.argv
         }
-        argv = (moved.get(process.argv[0], process.argv[0]), *process.argv[1:])
+        argv = tuple(moved.get(word, word) for word in process.argv)
         return replace(process, argv=argv), [replace(mount, target=moved.get(mount.target, mount.target)) for mount in mounts]
 
 

@@ -197,7 +197,7 @@ def test_a_script_runs_elsewhere_if_dev_is_another_s(
     ours = {"uid": os.getuid(), "gid": os.getgid()}
     mount = Mount("file", "/dev/pipes/EOF", data=b"#!/bin/sh\necho $0", mode=0o755, **ours)
 
-    assert run("/dev/pipes/EOF", mounts=[mount]) == 0
+    assert run("/bin/sh", "-c", "/dev/pipes/EOF", mounts=[mount]) == 0
     assert run.output.decode() == f"{tmp_path}/scripts/pipes/EOF\n"
     assert not (tmp_path / "scripts").exists()
 
