@@ -16,6 +16,7 @@ from kpy.emulation.call import ANSWERED, PROCEED, Call, refuse
 from kpy.emulation.create import make_node, open_at
 from kpy.emulation.guard import is_unrestricted
 from kpy.emulation.paths import AT_FDCWD, Place
+from kpy.linux import libc
 from kpy.linux.ledger import ABSENT
 
 TYPE_CHECKING = False
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 _HOME = b"/kroot"
 _REMOVEDIR = 0x200
-_EXCHANGE_OR_KEEP = 3  # RENAME_EXCHANGE and RENAME_NOREPLACE
+_AT_FDCWD = -100
 _SYMLINK_NOFOLLOW, _SYMLINK_FOLLOW, _EMPTY_PATH = 0x100, 0x400, 0x1000
 _NOW, _OMIT = 0x3FFFFFFF, 0x3FFFFFFE  # UTIME_NOW, UTIME_OMIT
 
@@ -90,10 +91,11 @@ def _rename(call: Call, old: Place, new: Place, flags: int, otherwise: "Handler"
     source, target = _slot(call, old), _slot(call, new)
     if (source is None and target is None) or not is_unrestricted(call.who):
         return otherwise(call)
-    if source == b"" or target == b"" or flags & _EXCHANGE_OR_KEEP:
+    if source == b"" or target == b"":
         raise refuse(errno.EXDEV)
-    os.rename(source or old.path, target or new.path, src_dir_fd=None if source else old.dir_fd,
-              dst_dir_fd=None if target else new.dir_fd)  # fmt: skip
+    places = [_AT_FDCWD if beyond or place.dir_fd is None else place.dir_fd for beyond, place in ((source, old), (target, new))]
+    number = call.world.arch.numbers["renameat2"]
+    libc.syscall(number, "renameat2", places[0], source or old.path, places[1], target or new.path, flags & 0xFFFFFFFF)
     return 0
 
 
