@@ -30,6 +30,7 @@ from kpy.util.cancel import Cancel
 _PR_SET_DUMPABLE = 4
 _LARGEST_PASSWD = 1 << 24
 _KERNEL = ("/proc", "/sys", "/dev")
+_HOSTS = "/etc/hosts"
 _MOUNTABLE = "/dev"  # files can be put into it: it is the container's own tmpfs
 
 
@@ -56,6 +57,11 @@ class LiveSandbox:
         check_network(process)
         check_limits(process)
         check_lent(process)
+        if process.hosts and not os.access(_HOSTS, os.W_OK):
+            raise SandboxError(
+                f"--add-host: {_HOSTS} is the container runtime's, and cannot be written as uid {os.geteuid()}",
+                hint="give the hosts to the container instead: hostAliases of the pod, or docker run --add-host",
+            )
         if ours := self._builders(process.cwd):
             raise SandboxError(
                 f"WORKDIR {process.cwd}: {ours} is the builder's here, nothing in it becomes part of the image",
@@ -196,7 +202,7 @@ def _extra_hosts(hosts: Sequence[tuple[str, str]]) -> Iterator[None]:
         yield
         return
     try:
-        with open("/etc/hosts", "r+b") as file:
+        with open(_HOSTS, "r+b") as file:
             old = file.read()
             if old and not old.endswith(b"\n"):
                 file.write(b"\n")
@@ -208,7 +214,7 @@ def _extra_hosts(hosts: Sequence[tuple[str, str]]) -> Iterator[None]:
     try:
         yield
     finally:
-        with open("/etc/hosts", "wb") as file:
+        with open(_HOSTS, "wb") as file:
             file.write(old)
 
 

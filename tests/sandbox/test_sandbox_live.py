@@ -265,6 +265,21 @@ def test_network_none_is_refused_before_anything_runs(run: Run, monkeypatch: pyt
         run.sandbox.check(process, ())
 
 
+def test_hosts_that_cannot_be_added_are_refused_before_anything_runs(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """R06: to a user who is not root, the container's /etc/hosts is read-only."""
+    process = Process(("true",), (PATH,), hosts=(("h", "127.0.0.9"),))
+    (tmp_path / "hosts").write_text("")
+    monkeypatch.setattr(live, "_HOSTS", str(tmp_path / "hosts"))
+    run.sandbox.check(process, ())
+
+    monkeypatch.setattr(live, "_HOSTS", str(tmp_path / "none"))
+
+    with pytest.raises(SandboxError, match="--add-host"):
+        run.sandbox.check(process, ())
+
+
 def test_another_user_needs_rights(run: Run, tmp_path: Path) -> None:
     process = Process(("id", "-u"), (PATH, "HOME=/"), "/", Identity(12345, 12345))
     with Cancel() as cancel:
