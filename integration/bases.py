@@ -183,8 +183,8 @@ def _digest(stream: BinaryIO) -> str:
     return "sha256:" + hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
-def push(host: str, name: str, cache: Path) -> str:
-    """Make a base if need be, push it to a registry, and return its reference."""
+def push(host: str, name: str, cache: Path, to: str = "") -> str:
+    """Make a base if need be, push it to a registry, under another name if `to` gives one, and return its reference."""
     packed = layers(name, cache)
     digests, diff_ids = [], []
     for layer in packed:
@@ -216,7 +216,7 @@ def push(host: str, name: str, cache: Path) -> str:
             ],
         }
     ).encode()
-    repository, _, tag = name.partition(":")
+    repository, _, tag = (to or name).partition(":")
     url = f"http://{host}/v2/{repository}"
     for layer, digest in zip(packed, digests, strict=True):
         with layer.open("rb") as file:
@@ -224,7 +224,7 @@ def push(host: str, name: str, cache: Path) -> str:
     _upload(url, _digest(io.BytesIO(config)), io.BytesIO(config), len(config))
     kind = "application/vnd.oci.image.manifest.v1+json"
     _put(f"{url}/manifests/{tag}", io.BytesIO(manifest), len(manifest), kind)
-    return f"{host}/{name}"
+    return f"{host}/{to or name}"
 
 
 def _descriptor(kind: str, digest: str, size: int) -> dict[str, object]:

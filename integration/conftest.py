@@ -171,7 +171,8 @@ def docker(area: Path) -> Iterator[servers.Docker]:
 
 @pytest.fixture(scope="session")
 def busybox_base(registry: servers.Registry, cache: Path) -> str:
-    return bases.push(registry.host, "base/busybox:1", cache)
+    # Not under its own name: the conformance suite pushes another base/busybox:1 to the same registry.
+    return bases.push(registry.host, "base/busybox:1", cache, to="base/kpy-busybox:1")
 
 
 @pytest.fixture(scope="session")
