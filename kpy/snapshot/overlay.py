@@ -149,7 +149,7 @@ class OverlaySnapshotter:
                 else:
                     root = os.path.join(place, "fs")
                     os.mkdir(root, 0o755)
-                    os.chmod(root, 0o755)  # whatever the umask is
+                    os.chmod(root, 0o755)  # noqa: S103 - whatever the umask is
                 try:
                     _log.debug("unpacking %s", chain[present:])
                     self._content.extract(chain[present:], root, DEFAULT_OPTIONS)
@@ -170,7 +170,7 @@ class OverlaySnapshotter:
 def _empty(place: str) -> str:
     path = os.path.join(place, "empty")
     os.mkdir(path, 0o755)
-    os.chmod(path, 0o755)  # whatever the umask is
+    os.chmod(path, 0o755)  # noqa: S103 - whatever the umask is
     os.utime(path, (0, 0))
     return path
 
@@ -180,7 +180,7 @@ def _writable(lowers: list[str], place: str) -> str:
     top, work, root = (os.path.join(place, name) for name in ("fs", "work", "root"))
     for path in (top, work, root):
         os.mkdir(path, 0o755)
-        os.chmod(path, 0o755)  # whatever the umask is
+        os.chmod(path, 0o755)  # noqa: S103 - whatever the umask is
     _copy_metadata(lowers[0], top)
     try:
         # volatile: a snapshot is a cache; layers are what lasts. It makes fsync, of which dpkg is fond, cost nothing.
