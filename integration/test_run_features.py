@@ -413,6 +413,27 @@ def test_shared_memory_is_each_run_s_own(project: Project) -> None:  # R08
     )
 
 
+def test_an_empty_store_and_a_closed_umask(project: Project, make_kpy: Callable[[], Kpy]) -> None:
+    """R05: what the builder's umask closes is not closed in the image: its root, and what a mount brings."""
+    fresh = Project(make_kpy(), project.base, project.directory)
+    fresh.write(
+        """
+        FROM scratch AS empty
+        FROM base AS made
+        RUN mkdir /made && echo x > /made/file
+        FROM base
+        USER 7
+        RUN --mount=from=made,source=/made,target=/m cat /m/file && ls /bin > /dev/null && test "$(stat -c %a /)" = 755
+        RUN --mount=from=empty,target=/m ls /m
+        COPY --from=made /made /made
+        RUN cat /made/file
+        """
+    )
+    command = [fresh.kpy.program, *fresh.arguments("-o", "type=cacheonly")]
+    done = subprocess.run(command, capture_output=True, check=False, **{**fresh.kpy.spawn(), "umask": 0o077})
+    assert done.returncode == 0, done.stderr.decode(errors="replace")
+
+
 def test_home_umask_standard_input_and_signals(project: Project) -> None:  # R04, R05, R24
     """Whatever the builder's are: this one has another umask and home, and ignores signals."""
     project.write(

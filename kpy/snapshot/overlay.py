@@ -148,8 +148,7 @@ class OverlaySnapshotter:
                     root = self._on_parent(chain[:present], place)
                 else:
                     root = os.path.join(place, "fs")
-                    os.mkdir(root, 0o755)
-                    os.chmod(root, 0o755)  # noqa: S103 - whatever the umask is
+                    _make_root(root)
                 try:
                     _log.debug("unpacking %s", chain[present:])
                     self._content.extract(chain[present:], root, DEFAULT_OPTIONS)
@@ -167,10 +166,15 @@ class OverlaySnapshotter:
             return _writable(lowers, place)
 
 
+def _make_root(path: str) -> None:
+    """The `/` of an image whose layers do not say what it is: every user may enter it, whatever our umask is (R05)."""
+    os.mkdir(path)
+    os.chmod(path, 0o755)  # noqa: S103 - a directory of every image
+
+
 def _empty(place: str) -> str:
     path = os.path.join(place, "empty")
-    os.mkdir(path, 0o755)
-    os.chmod(path, 0o755)  # noqa: S103 - whatever the umask is
+    _make_root(path)
     os.utime(path, (0, 0))
     return path
 
@@ -180,7 +184,6 @@ def _writable(lowers: list[str], place: str) -> str:
     top, work, root = (os.path.join(place, name) for name in ("fs", "work", "root"))
     for path in (top, work, root):
         os.mkdir(path, 0o755)
-        os.chmod(path, 0o755)  # noqa: S103 - whatever the umask is
     _copy_metadata(lowers[0], top)
     try:
         # volatile: a snapshot is a cache; layers are what lasts. It makes fsync, of which dpkg is fond, cost nothing.
