@@ -4,7 +4,6 @@ Run as root, by integration/run-tests. A component that is missing fails the tes
 """
 
 import os
-import pwd
 import shutil
 import subprocess
 import sys
@@ -15,24 +14,11 @@ from pathlib import Path
 import bases
 import pytest
 import servers
-from people import Kpy, User
+from people import Kpy, User, account
 
 HERE = Path(__file__).resolve().parent
 EXAMPLES = HERE / "examples"
 USER = "dev"
-
-
-def _account(name: str) -> pwd.struct_passwd:
-    try:
-        return pwd.getpwnam(name)
-    except KeyError:
-        subprocess.run([servers.tool("useradd"), "--create-home", "--shell", "/bin/bash", name], check=True)
-        return pwd.getpwnam(name)
-
-
-def _has_range(name: str) -> bool:
-    lines = Path("/etc/subuid").read_text().splitlines() if Path("/etc/subuid").exists() else []
-    return any(line.startswith(f"{name}:") for line in lines)
 
 
 @pytest.fixture(scope="session")
@@ -42,13 +28,8 @@ def dev() -> User:
         raise servers.MissingError(
             "integration tests start servers and run as several users: run them as root"
         )
-    with servers.turn("accounts"):
-        account = _account(USER)
-        if not _has_range(USER):
-            ranges = ["--add-subuids", "100000-165535", "--add-subgids", "100000-165535"]
-            subprocess.run([servers.tool("usermod"), *ranges, USER], check=True)
     servers.tool("newuidmap")
-    return User(USER, account.pw_uid, account.pw_gid, subordinate=True)
+    return account(USER, "100000-165535")
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ SOURCE_DATE_EPOCH and rewrite-timestamp (A16): the images must be the same, bit 
 """
 
 import os
-import pwd
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from pathlib import Path
 import builder
 import servers
 from applications import make_wheel
+from people import User, account
 from servers import Docker
 
 EXAMPLES = Path(__file__).resolve().parent / "examples"
@@ -43,36 +43,12 @@ class Environment:
         )  # type: ignore[call-overload, no-any-return]
 
 
-def account(name: str, *, subordinate: bool) -> pwd.struct_passwd:
-    """The user of this name, made if need be, with or without subordinate ids."""
-    with servers.turn("accounts"):
-        try:
-            found = pwd.getpwnam(name)
-        except KeyError:
-            subprocess.run([servers.tool("useradd"), "--create-home", name], check=True)
-            found = pwd.getpwnam(name)
-        for kind in ("uid", "gid"):
-            spans = _spans(name, Path(f"/etc/sub{kind}"))
-            change = [f"--del-sub{kind}s={span}" for span in spans] if not subordinate else []  # useradd gave them
-            if subordinate and not spans:
-                change = [f"--add-sub{kind}s=100000-165535"]
-            for option in change:
-                subprocess.run([servers.tool("usermod"), *option.split("="), name], check=True)
-    return found
-
-
-def _spans(name: str, file: Path) -> list[str]:
-    rows = [line.split(":") for line in file.read_text().splitlines()]
-    return [f"{first}-{int(first) + int(count) - 1}" for owner, first, count in rows if owner == name]
-
-
-def _as_user(key: str, title: str, program: str, name: str, home: Path, *, subordinate: bool) -> Environment:
-    user = account(name, subordinate=subordinate)
+def _as_user(key: str, title: str, program: str, user: User, home: Path) -> Environment:
     home.mkdir(parents=True)
-    os.chown(home, user.pw_uid, user.pw_gid)
+    os.chown(home, user.uid, user.gid)
     return Environment(
         key, title, lambda context, arguments: [program, *arguments, str(context)],
-        {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": [], "umask": 0o022, "cwd": "/",
+        {"user": user.uid, "group": user.gid, "extra_groups": [], "umask": 0o022, "cwd": "/",
          "env": {"HOME": str(home), "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"}},
     )  # fmt: skip
 
@@ -103,8 +79,8 @@ def environments(docker: Docker, program: str, area: Path) -> Iterator[Environme
         "E3", "user-namespaced pod, uid 0 inside (`podman run --uidmap`)", [servers.tool("podman")], f"localhost/{image}",
         *_PODMAN_LIMITS, *_IDS, env={},
     )  # fmt: skip
-    yield _as_user("E4", "ordinary user with subordinate ids", program, "kpy-range", area / "range", subordinate=True)
-    yield _as_user("E5", "ordinary user without subordinate ids", program, "kpy-single", area / "single", subordinate=False)
+    yield _as_user("E4", "ordinary user with subordinate ids", program, account("kpy-range", "100000-165535"), area / "range")
+    yield _as_user("E5", "ordinary user without subordinate ids", program, account("kpy-single"), area / "single")
 
 
 def contexts(area: Path) -> dict[str, Path]:

@@ -1,11 +1,13 @@
 """Users, and kpy as one of them."""
 
+import pwd
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import servers
 
 
 @dataclass(frozen=True)
@@ -16,6 +18,30 @@ class User:
     uid: int
     gid: int
     subordinate: bool
+
+
+def account(name: str, ids: str = "") -> User:
+    """The user of this name, made if need be, with subordinate ids: FIRST-LAST for one who has none yet, none if empty."""
+    with servers.turn("accounts"):
+        try:
+            found = pwd.getpwnam(name)
+        except KeyError:
+            subprocess.run([servers.tool("useradd"), "--create-home", "--shell", "/bin/bash", name], check=True)
+            found = pwd.getpwnam(name)
+        for kind in ("uids", "gids"):
+            spans = _subordinate(name, Path(f"/etc/sub{kind[:-1]}"))
+            if ids and not spans:
+                change = [f"--add-sub{kind}", ids]
+            else:  # useradd may have given some
+                change = [word for span in spans if not ids for word in (f"--del-sub{kind}", span)]
+            if change:
+                subprocess.run([servers.tool("usermod"), *change, name], check=True)
+    return User(name, found.pw_uid, found.pw_gid, subordinate=bool(ids))
+
+
+def _subordinate(name: str, file: Path) -> list[str]:
+    rows = [line.split(":") for line in file.read_text().splitlines()] if file.exists() else []
+    return [f"{first}-{int(first) + int(count) - 1}" for owner, first, count in rows if owner == name]
 
 
 @dataclass(frozen=True)

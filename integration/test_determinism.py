@@ -20,12 +20,11 @@ from pathlib import Path
 import builder
 import pytest
 import servers
-from people import Kpy, User
+from people import Kpy, User, account
 from test_conformance import SUITE
 
 # The triggers of some bases are commands, too.
 _RUN = re.compile(rb"^\s*(ONBUILD\s+)?(RUN\b|FROM\s+base/onbuild)", re.MULTILINE | re.IGNORECASE)
-_OTHER = "kpy-other"
 _REPRODUCIBLE = (
     "KPY build --file {dockerfile} {target} {build_args} {platform} {secrets} {contexts} --insecure-registry {registry}"
     " --build-arg SOURCE_DATE_EPOCH=1700000000 --output type=oci,dest={oci_tar},rewrite-timestamp=true {context}"
@@ -35,18 +34,7 @@ _REPRODUCIBLE = (
 @pytest.fixture(scope="module")
 def other() -> User:
     """A second user, with ids and subordinate ids of its own."""
-    import pwd
-
-    with servers.turn("accounts"):
-        try:
-            account = pwd.getpwnam(_OTHER)
-        except KeyError:
-            subprocess.run([servers.tool("useradd"), "--create-home", _OTHER], check=True)
-            account = pwd.getpwnam(_OTHER)
-        if not any(line.startswith(f"{_OTHER}:") for line in Path("/etc/subuid").read_text().splitlines()):
-            ranges = ["--add-subuids", "300000-365535", "--add-subgids", "300000-365535"]
-            subprocess.run([servers.tool("usermod"), *ranges, _OTHER], check=True)
-    return User(_OTHER, account.pw_uid, account.pw_gid, subordinate=True)
+    return account("kpy-other", "300000-365535")
 
 
 @pytest.fixture(scope="module")

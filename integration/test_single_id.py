@@ -3,10 +3,9 @@
 import os
 from pathlib import Path
 
-import matrix
 import pytest
 import trees
-from people import Kpy, User
+from people import Kpy, account
 from servers import Registry
 
 DOCKERFILE = """FROM {busybox} AS small
@@ -36,11 +35,11 @@ RUN touch ~/shell && id -un > ~/who && ! touch /etc/new
 @pytest.fixture
 def solo(program: str, area: Path, workdir: Path) -> Kpy:
     """kpy as a user without subordinate ids."""
-    account = matrix.account("kpy-solo", subordinate=False)
+    user = account("kpy-solo")
     home = workdir / "solo"
     home.mkdir()
-    os.chown(home, account.pw_uid, account.pw_gid)
-    return Kpy(program, User("kpy-solo", account.pw_uid, account.pw_gid, subordinate=False), home)
+    os.chown(home, user.uid, user.gid)
+    return Kpy(program, user, home)
 
 
 def _context(path: Path, dockerfile: str) -> Path:

@@ -151,13 +151,17 @@ def _get(call: Call, find: "Callable[[Call], Place]", *, follow: bool) -> int | 
     value = _recorded(_look(call, place, follow=follow)).get(name)
     if value is None:
         return PROCEED
-    size = call.args[3]
+    return _give(call, value, call.args[2], call.args[3])
+
+
+def _give(call: Call, data: bytes, address: int, size: int) -> int:
+    """Answer with all of it, which must fit, or with its size alone when `size` is 0 (getxattr(2))."""
     if not size:
-        return len(value)
-    if size < len(value):
+        return len(data)
+    if size < len(data):
         raise refuse(errno.ERANGE)
-    call.write(call.args[2], value)
-    return len(value)
+    call.write(address, data)
+    return len(data)
 
 
 def _list(call: Call, find: "Callable[[Call], Place]", *, follow: bool) -> int | None:
@@ -173,13 +177,7 @@ def _list(call: Call, find: "Callable[[Call], Place]", *, follow: bool) -> int |
         names = [name for name in names if not name.startswith("trusted.")]
     names += [name for name in sorted(held) if name not in names]
     data = b"".join(os.fsencode(name) + b"\0" for name in names)
-    size = call.args[2]
-    if not size:
-        return len(data)
-    if size < len(data):
-        raise refuse(errno.ERANGE)
-    call.write(call.args[1], data)
-    return len(data)
+    return _give(call, data, call.args[1], call.args[2])
 
 
 def _long(place: Place) -> bytes:
