@@ -43,10 +43,12 @@ RUN --mount=from=small,source=/opt,target=/mnt --mount=from=small,source=/app,ta
 # Names in / that are links to /kroot: opened without following, made anew, linked, dated, packed and unpacked.
 RUN ! cd /nix && ! cd /data && mkdir -p /nix/a/b/c/d/e/f && touch /nix/f && chown -R bob:mail /nix && chmod -R g+w /nix && \
     test "$(find /nix | wc -l)" = 8 && cp -a /nix /opt/nix && rm -rf /nix && ! ls -d /nix && cp /etc/passwd /entrypoint.sh && rm /entrypoint.sh && \
-    ln /etc/passwd /entrypoint.sh && test "$(stat -c %h /etc/passwd)" = 2 && rm /entrypoint.sh && mkfifo /share && rm /share
+    cp /etc/passwd /docker-entrypoint.sh && ln /docker-entrypoint.sh /entrypoint.sh && test "$(stat -c %h /entrypoint.sh)" = 2 && \
+    rm /entrypoint.sh /docker-entrypoint.sh && mkfifo /share && rm /share
 RUN mknod /init c 1 3 && install -m 751 -o bob /etc/group /start.sh && ln -s start.sh /local && touch -h -d 2001-01-01 /local && \
     test "$(stat -c %Y /local)" = 978307200 && tar -C / -cf /opt/t.tar init local start.sh && rm /init /local /start.sh && tar -C / -xpf /opt/t.tar && rm /opt/t.tar && \
-    test "$(stat -c %N:%Y /local)" = "'/local' -> 'start.sh':978307200" && ln /start.sh /command && mv /start.sh /opt/start && mv /opt/start /start.sh
+    test "$(stat -c %N:%Y /local)" = "'/local' -> 'start.sh':978307200" && \
+    mv /start.sh /opt/start && mv /opt/start /start.sh && ln /start.sh /command && mv /start.sh /share && mv /share /start.sh
 RUN <<X
 #!/bin/sh
 id -u > /opt/script
@@ -126,6 +128,14 @@ def test_read_only_without_volumes_says_what_to_mount(live: LiveKpy, busybox_bas
 
     assert done.returncode == 8, done.stderr
     assert "mount an emptyDir at /kroot" in done.stderr
+
+
+def test_a_name_of_a_read_only_root_that_the_image_lacks(live: LiveKpy, busybox_base: str, workdir: Path) -> None:
+    """It is the builder image's, and no volume is there: not to be seen, nor to be made."""
+    run = '! test -e /data && ! cd /data && test -z "$(ls / | grep data)" && ! mkdir /data 2> /tmp/why && grep "Read-only" /tmp/why'
+    context = _context(workdir / "c", f"FROM {busybox_base}\nRUN {run}\n")
+
+    live("build", ".", options=[*context, *PLACES["read-only"]])
 
 
 def test_a_mount_with_files_is_not_emptied(live: LiveKpy, busybox_base: str, workdir: Path) -> None:

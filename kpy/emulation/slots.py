@@ -63,6 +63,8 @@ def _mkdir(call: Call, place: Place, mode: int, otherwise: "Handler") -> int | N
         place = Place(beyond)
     elif not _is_absent(call, place):
         raise refuse(errno.EEXIST)
+    elif not os.access(place.path, os.W_OK, dir_fd=place.dir_fd, effective_ids=True):
+        raise refuse(errno.EROFS)  # nothing could be made in it: a volume is wanted there
     files = call.world.files
     files.change(files.look(place, follow=False, absent=True), mode=stat.S_IFDIR | mode, uid=0, gid=0, xattrs={})
     return 0

@@ -22,6 +22,7 @@ from kpy.layer.extract import ExtractOptions
 from kpy.layer.tree import Tree
 from kpy.linux.birth import identify
 from kpy.linux.ledger import ABSENT, Ledger, Record
+from kpy.linux.libc import AT_FDCWD
 from kpy.snapshot.diff import differences, text
 from kpy.snapshot.ground import Ground, extract_options
 from kpy.snapshot.recorder import Recorder
@@ -48,6 +49,7 @@ class Slots:
         self._links: set[bytes] = set()
         self._slots: dict[bytes, bytes] = {}
         self._why_not: dict[bytes, str] = {}
+        self._closed: dict[bytes, bytes] = {}
         self._times: dict[bytes, tuple[int, int]] = {}
         self._find(frozenset(mount_points(root)))
 
@@ -67,6 +69,8 @@ class Slots:
                 self._links.add(name)
             elif problem := _problem(path):
                 self._why_not[name] = problem
+                if name not in mounts and _is_empty_directory(path):
+                    self._closed[name] = path  # the builder image's, in a read-only root: an image need not see it
             elif name in mounts and not self._is_for_us(name, path, mounts):
                 self._why_not[name] = "is a mount that has files already: it is not emptied"
             else:
@@ -151,6 +155,11 @@ class Slots:
                     self._ledger.records[key] = Record(ABSENT, born=born)
             finally:
                 os.close(place)
+        for name, path in self._closed.items():
+            if tree.lookup(text(name)) is None:
+                key, born = identify(AT_FDCWD, path)
+                self._ledger.slots[key] = b""
+                self._ledger.records[key] = Record(ABSENT, born=born)
 
     def _check(self, tree: Tree, keep: AbstractSet[bytes]) -> None:
         missing = [
@@ -203,6 +212,13 @@ def _link(path: bytes) -> bytes | None:
         return os.path.normpath(os.path.join(os.path.dirname(path), os.readlink(path)))
     except OSError:
         return None
+
+
+def _is_empty_directory(path: bytes) -> bool:
+    try:
+        return not os.path.islink(path) and not os.listdir(path)
+    except OSError:
+        return False
 
 
 def _problem(path: bytes) -> str:
