@@ -11,6 +11,7 @@ from kpy.emulation import credentials, permissions
 from kpy.emulation.call import PROCEED, Call, refuse
 from kpy.emulation.files import CAPABILITY, File
 from kpy.emulation.guard import is_unrestricted
+from kpy.emulation.owners import needs_record
 from kpy.emulation.paths import AT_FDCWD, Place
 from kpy.emulation.permissions import READ, WRITE
 
@@ -98,6 +99,8 @@ def _set_permissions(call: Call, file: File) -> int | None:
         return PROCEED  # the kernel refuses
     wanted = rights[_USER] << 6 | rights.get(_MASK, rights[_GROUP]) << 3 | rights[_OTHER]
     mode = permissions.after_chmod(call.who, file.mode, stat.S_IMODE(file.mode) & ~0o777 | wanted, file.gid)
+    if file.record is None and file.ours and not needs_record(mode):
+        return PROCEED
     call.world.files.change(file, mode=mode)
     if len(entries) > len(rights) or _MASK in rights:
         return PROCEED

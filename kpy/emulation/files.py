@@ -43,8 +43,8 @@ class Files:
     """Looks at files and changes what they are."""
 
     def __init__(self, ledger: Ledger, arch: Arch) -> None:
-        self._records = ledger.records
-        self.has_attributes = any(record.xattrs for record in self._records.values())
+        self.records = ledger.records
+        self.has_attributes = any(record.xattrs for record in self.records.values())
         """Has any file attributes that are recorded? Most images have none, and cp asks for them of each file."""
         self.slots = ledger.slots
         self.uid = os.geteuid()
@@ -81,11 +81,11 @@ class Files:
 
     def recorded(self, key: Key, path: bytes, dir_fd: int | None = None, *, follow: bool) -> Record | None:
         """The record of the file that is there under this key; of one that has been, none any more."""
-        record = self._records.get(key)
+        record = self.records.get(key)
         if record is None:
             return None
         if record.born and self._identity(path, dir_fd, follow=follow)[1] != record.born:
-            del self._records[key]
+            del self.records[key]
             return None
         return record
 
@@ -118,14 +118,14 @@ class Files:
         key, new.born = self._identity(place.path, place.dir_fd, follow=file.follow)
         self.has_attributes = self.has_attributes or bool(new.xattrs)
         if _is_plain(new, on_disk):
-            self._records.pop(key, None)
+            self.records.pop(key, None)
         else:
-            self._records[key] = new
+            self.records[key] = new
 
     def vanish(self, file: File) -> None:
         """It is a slot's directory, which stays, and stands for none from now on."""
         key, born = self._identity(file.place.path, file.place.dir_fd, follow=False)
-        self._records[key] = Record(ABSENT, born=born)
+        self.records[key] = Record(ABSENT, born=born)
 
     def open_up(self, file: File) -> None:
         """Let the builder's user read and write it, for emulated root may; the mode that it had stays its true one."""

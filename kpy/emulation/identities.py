@@ -8,11 +8,14 @@ Programs that set it (sudo sets all its limits back) must not reach the kernel: 
 import errno
 import os
 import resource
+from time import monotonic
 
 from kpy.emulation.credentials import Credentials
 
 _LIMIT = 10  # RLIMIT_LOCKS, for which the resource module has no name
 _MARK = 0x6B7079 << 32
+_AGE = 0.5  # seconds that a process is remembered for: see kpy.emulation.memory
+_MOST = 1024  # of them
 _LARGEST = 1 << 16  # a process that invents more combinations of ids than that is told EAGAIN, as by setuid(2)
 
 
@@ -23,11 +26,21 @@ class Identities:
         self.first = first
         self._known = [first]
         self._numbers = {first: 0}
+        self._recent: dict[int, tuple[float, Credentials]] = {}
+        """Nobody's change but by `become`: asking the kernel each time would be a tenth of all that a call costs."""
 
     def of(self, pid: int) -> Credentials:
         """Those of a process or thread. Raises ProcessLookupError."""
+        now = monotonic()
+        held = self._recent.get(pid)
+        if held is not None and now < held[0]:
+            return held[1]
         number = resource.prlimit(pid, _LIMIT)[0] - _MARK
-        return self._known[number] if 0 <= number < len(self._known) else self.first
+        who = self._known[number] if 0 <= number < len(self._known) else self.first
+        if len(self._recent) >= _MOST:
+            self._recent.clear()
+        self._recent[pid] = (now + _AGE, who)
+        return who
 
     def become(self, pid: int, who: Credentials) -> None:
         """Give the process these from now on."""
@@ -38,6 +51,7 @@ class Identities:
                 raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
             self._known.append(who)
             self._numbers[who] = number
+        self._recent.clear()  # all threads have become it, and we do not know which those are
         resource.prlimit(pid, _LIMIT, (_MARK + number, resource.prlimit(pid, _LIMIT)[1]))
 
 

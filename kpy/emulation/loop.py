@@ -11,6 +11,7 @@ from kpy.emulation import attributes, create, ids, listing, names, owners, peers
 from kpy.emulation.call import ANSWERED, PROCEED, Call, World
 from kpy.emulation.credentials import Credentials
 from kpy.emulation.files import Files
+from kpy.emulation.quick import LATER, Quicker
 from kpy.emulation.stats import Stats
 from kpy.linux.ledger import Ledger
 from kpy.linux.seccomp import Listener
@@ -31,21 +32,34 @@ class Emulation:
     def __init__(self, listener: int, ledger: Ledger, first: Credentials, arch: Arch) -> None:
         self._listener = Listener(listener)
         self._world = World(self._listener, Files(ledger, arch), first, arch)
+        self._native = arch.audit
+        self._quicker = Quicker(self._world, arch)
         self._handlers: dict[int, dict[int, tuple[str, Handler]]] = _tables(arch)
         self.problems: list[str] = []
         """What went wrong in here, for a developer."""
 
     def step(self) -> None:
-        """Answer one notification; wait for it if there is none. Raises nothing."""
+        """Answer one notification; wait for it if there is none, but not longer than until a signal. Raises nothing."""
         try:
             fields = _NOTIFICATION.unpack(self._listener.receive())
         except OSError:
-            return  # it was killed before we could read it
+            return  # a signal; or it was killed before we could read it
         number, pid, _, call_number, audit = fields[:5]
         world = self._world
         world.number = number
         if world.afterwards:
             self._catch_up(pid)
+        if audit == self._native:
+            try:
+                quick = self._quicker.answer(call_number, pid, fields[6:])
+            except OSError:
+                quick = LATER
+            if quick != LATER:
+                if quick is PROCEED:
+                    self._listener.proceed(number)
+                else:
+                    self._listener.answer(number, max(quick, 0), max(-quick, 0))
+                return
         name, handler = self._handlers[audit].get(call_number, ("", None))
         if handler is None:
             self._listener.proceed(number)

@@ -34,6 +34,11 @@ class Memory:
         for pid in list(self._open):
             self.forget(pid)
 
+    def recent(self, pid: int) -> int:
+        """A descriptor of its memory, if one was opened not long ago, else -1."""
+        held = self._open.get(pid)
+        return held[0] if held is not None and time.monotonic() - held[1] < _AGE else -1
+
     def _descriptor(self, pid: int) -> int:
         """A descriptor is young, or it could belong to a process whose pid has been given to another. In half a
         second no kernel comes around to the same pid again: it would have to start all 32768 others first."""

@@ -73,13 +73,13 @@ def _chmod(call: Call, place: Place, wanted: int, *, follow: bool) -> int | None
     if not permissions.owns(who, file.uid):
         raise refuse(errno.EPERM)
     mode = permissions.after_chmod(who, file.mode, wanted, file.gid)
-    if file.record is None and file.ours and file.place is place and not _needs_record(mode):
+    if file.record is None and file.ours and file.place is place and not needs_record(mode):
         return PROCEED
     files.change(file, mode=mode)
     return 0
 
 
-def _needs_record(mode: int) -> bool:
+def needs_record(mode: int) -> bool:
     """Must this mode differ from the one on disk? A file that its owner may not write to is opened up when emulated
     root does write (create.py), for git makes thousands of them; reading is not seen here, so that must work at once."""
     if stat.S_ISDIR(mode):

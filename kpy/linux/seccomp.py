@@ -7,6 +7,7 @@ architecture and those that are compatible with it (seccomp(2), Documentation/us
 import ctypes
 import errno
 import fcntl
+import signal
 import struct
 
 from kpy.linux import libc
@@ -28,6 +29,7 @@ _RECV, _SEND, _ID_VALID, _ADDFD, _SET_FLAGS = 0xC0502100, 0xC0182101, 0x40082102
 _SYNC_WAKE_UP = 1
 _CONTINUE = 1
 _ADDFD_SET, _ADDFD_SEND = 1, 2
+_SIGNALS = (signal.SIGALRM, signal.SIGCHLD, signal.SIGTERM, signal.SIGINT)  # those that a supervisor has handlers for
 NOTIFICATION_SIZE = 80
 
 # BPF instructions (linux/bpf_common.h): load an absolute word, jumps against a constant, return a constant
@@ -197,7 +199,7 @@ class Listener:
 
     def receive(self) -> bytearray:
         """The next notification (struct seccomp_notif); waits for it. The buffer is reused. Raises FileNotFoundError
-        if the caller has been killed before it could be read."""
+        if the caller has been killed before it could be read, and InterruptedError after a signal's handler."""
         self._buffer[:] = self._empty  # the kernel insists
         fcntl.ioctl(self.descriptor, _RECV, self._buffer)
         return self._buffer
@@ -211,17 +213,21 @@ class Listener:
         self._send(struct.pack("<QqiI", number, 0, 0, _CONTINUE))
 
     def _send(self, answer: bytes) -> None:
-        try:
-            fcntl.ioctl(self.descriptor, _SEND, answer)
-        except OSError:
-            pass  # ENOENT, EINPROGRESS: the caller was killed
+        while True:
+            try:
+                fcntl.ioctl(self.descriptor, _SEND, answer)
+            except InterruptedError:
+                continue
+            except OSError:
+                pass  # ENOENT, EINPROGRESS: the caller was killed
+            return
 
     def give(self, number: int, descriptor: int, *, close_on_exec: bool) -> None:
         """Return a copy of our descriptor. Raises OSError, EMFILE say, and then the call is not yet answered."""
         flags = 0o2000000 if close_on_exec else 0
         if self._adds_and_sends:
             try:
-                fcntl.ioctl(self.descriptor, _ADDFD, struct.pack("<QIIII", number, _ADDFD_SEND, descriptor, 0, flags))
+                self._add(struct.pack("<QIIII", number, _ADDFD_SEND, descriptor, 0, flags))
                 return
             except FileNotFoundError:
                 return
@@ -229,13 +235,21 @@ class Listener:
                 if error.errno != errno.EINVAL:
                     raise
                 self._adds_and_sends = False  # before 5.14 there was no way to do both at once
-        request = bytearray(struct.pack("<QIIII", number, 0, descriptor, 0, flags))  # of bytes, ioctl gives no number
-        self.answer(number, fcntl.ioctl(self.descriptor, _ADDFD, request), 0)
+        self.answer(number, self._add(struct.pack("<QIIII", number, 0, descriptor, 0, flags)), 0)
 
     def replace(self, number: int, descriptor: int, target: int, *, close_on_exec: bool) -> None:
         """Put a copy of our descriptor in the place of the caller's own. The call is not yet answered."""
         flags = 0o2000000 if close_on_exec else 0
-        fcntl.ioctl(self.descriptor, _ADDFD, bytearray(struct.pack("<QIIII", number, _ADDFD_SET, descriptor, target, flags)))
+        self._add(struct.pack("<QIIII", number, _ADDFD_SET, descriptor, target, flags))
+
+    def _add(self, request: bytes) -> int:
+        """Waits for the caller to take the descriptor. Without signals: one that came in between would end the wait
+        with the answer given and the descriptor not (seccomp_notify_addfd in kernel/seccomp.c)."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        try:
+            return int(fcntl.ioctl(self.descriptor, _ADDFD, bytearray(request)))  # of bytes, ioctl gives no number
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
     def is_waiting(self, number: int) -> bool:
         """Is the caller still there? If so, whatever was opened by its pid before was its own and not a successor's."""

@@ -103,7 +103,7 @@ def test_the_kernel_keeps_who_a_process_is() -> None:
         assert {identities.of(pid) for pid in (child.pid, *own)} == {of_user(33, 44)}
         child.stdin.close()
     with pytest.raises(ProcessLookupError):
-        identities.of(child.pid)
+        Identities(of_user(0, 0)).of(child.pid)
 
 
 def test_identities_are_bounded() -> None:
