@@ -11,6 +11,7 @@ from kpy.emulation import attributes, create, ids, listing, names, owners, peers
 from kpy.emulation.call import ANSWERED, PROCEED, Call, World
 from kpy.emulation.credentials import Credentials
 from kpy.emulation.files import Files
+from kpy.emulation.interrupted import Interrupted
 from kpy.emulation.stats import Stats
 from kpy.linux.ledger import Ledger
 from kpy.linux.seccomp import Listener
@@ -32,6 +33,7 @@ class Emulation:
         self._listener = Listener(listener)
         self._world = World(self._listener, Files(ledger, arch), first, arch)
         self._handlers: dict[int, dict[int, tuple[str, Handler]]] = _tables(arch)
+        self._interrupted = Interrupted(self._listener)
         self.problems: list[str] = []
         """What went wrong in here, for a developer."""
 
@@ -46,6 +48,8 @@ class Emulation:
         world.number = number
         if world.afterwards:
             self._catch_up(pid)
+        if self._interrupted and self._interrupted.again(number, pid, call_number, fields[6:]):
+            return
         name, handler = self._handlers[audit].get(call_number, ("", None))
         if handler is None:
             self._listener.proceed(number)
@@ -66,6 +70,8 @@ class Emulation:
             elif answer is not ANSWERED:
                 self._listener.answer(number, answer, 0)
         world.places.done()
+        if self._listener.undelivered is not None:
+            self._interrupted.keep(pid, call_number, fields[6:])
 
     def _catch_up(self, pid: int) -> None:
         todo = self._world.afterwards.pop(pid, None)
@@ -88,6 +94,7 @@ class Emulation:
     def close(self) -> None:
         """All processes are gone."""
         self._world.memory.close()
+        self._interrupted.close()
 
 
 def _tables(arch: Arch) -> "dict[int, dict[int, tuple[str, Handler]]]":

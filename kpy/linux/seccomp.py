@@ -7,6 +7,7 @@ architecture and those that are compatible with it (seccomp(2), Documentation/us
 import ctypes
 import errno
 import fcntl
+import os
 import struct
 
 from kpy.linux import libc
@@ -188,6 +189,9 @@ class Listener:
         self._buffer = bytearray(NOTIFICATION_SIZE)
         self._empty = bytes(NOTIFICATION_SIZE)
         self._adds_and_sends = True
+        self.undelivered: tuple[int, int, bool] | None = None
+        """What a call was to return that its caller does not wait in any more: as `answer` or, if the second is not -1,
+        as a descriptor of ours, as `give`. Whoever reads it sets it to None, and closes the descriptor."""
         self.synchronous = True
         try:
             # 6.6. The answering process runs on the asking one's CPU, at once: 4-10 times faster (EXECUTION B3)
@@ -204,43 +208,55 @@ class Listener:
 
     def answer(self, number: int, value: int, error: int) -> None:
         """Return `value`, or -1 with `error` as errno. A caller that is gone is no error."""
-        self._send(struct.pack("<QqiI", number, value, -error, 0))
+        if not self._send(struct.pack("<QqiI", number, value, -error, 0)) and not error:
+            self.undelivered = value, -1, False
 
     def proceed(self, number: int) -> None:
         """Let the kernel make the call as if there were no filter."""
         self._send(struct.pack("<QqiI", number, 0, 0, _CONTINUE))
 
-    def _send(self, answer: bytes) -> None:
+    def _send(self, answer: bytes) -> bool:
         try:
             fcntl.ioctl(self.descriptor, _SEND, answer)
+        except InterruptedError:  # a signal of ours while another had the kernel's lock: the caller still waits
+            return self._send(answer)
         except OSError:
-            pass  # ENOENT, EINPROGRESS: the caller was killed
+            return False  # ENOENT: the caller was killed or, before 5.19, interrupted
+        return True
 
     def give(self, number: int, descriptor: int, *, close_on_exec: bool) -> None:
         """Return a copy of our descriptor. Raises OSError, EMFILE say, and then the call is not yet answered."""
         flags = 0o2000000 if close_on_exec else 0
         if self._adds_and_sends:
             try:
-                fcntl.ioctl(self.descriptor, _ADDFD, struct.pack("<QIIII", number, _ADDFD_SEND, descriptor, 0, flags))
+                self._add(struct.pack("<QIIII", number, _ADDFD_SEND, descriptor, 0, flags))
                 return
             except FileNotFoundError:
+                self.undelivered = 0, os.dup(descriptor), close_on_exec
                 return
             except OSError as error:
                 if error.errno != errno.EINVAL:
                     raise
                 self._adds_and_sends = False  # before 5.14 there was no way to do both at once
-        request = bytearray(struct.pack("<QIIII", number, 0, descriptor, 0, flags))  # of bytes, ioctl gives no number
-        self.answer(number, fcntl.ioctl(self.descriptor, _ADDFD, request), 0)
+        self.answer(number, self._add(struct.pack("<QIIII", number, 0, descriptor, 0, flags)), 0)
+
+    def _add(self, request: bytes) -> int:
+        try:
+            return int(fcntl.ioctl(self.descriptor, _ADDFD, bytearray(request)))  # of bytes, ioctl gives no number
+        except InterruptedError:  # a signal of ours, before it was done
+            return self._add(request)
 
     def replace(self, number: int, descriptor: int, target: int, *, close_on_exec: bool) -> None:
         """Put a copy of our descriptor in the place of the caller's own. The call is not yet answered."""
         flags = 0o2000000 if close_on_exec else 0
-        fcntl.ioctl(self.descriptor, _ADDFD, bytearray(struct.pack("<QIIII", number, _ADDFD_SET, descriptor, target, flags)))
+        self._add(struct.pack("<QIIII", number, _ADDFD_SET, descriptor, target, flags))
 
     def is_waiting(self, number: int) -> bool:
         """Is the caller still there? If so, whatever was opened by its pid before was its own and not a successor's."""
         try:
             fcntl.ioctl(self.descriptor, _ID_VALID, struct.pack("<Q", number))
+        except InterruptedError:
+            return self.is_waiting(number)
         except FileNotFoundError:
             return False
         return True
