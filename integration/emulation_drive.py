@@ -1,9 +1,11 @@
 """Runs commands under the emulated root, one after the other with one ledger, as a user without rights. Told by JSON
 on standard input, answers in JSON; needs kpy where it can be imported, and no more.
 
-With `occupied`, this process is watched by a listener of its own, and there can be no second.
+With `occupied`, this process is watched by a listener of its own, and there can be no second. With `old`, it is under a
+filter that refuses what kernels before 5.19 do not know (see `_before_5_19`).
 """
 
+import errno
 import json
 import logging
 import os
@@ -12,7 +14,7 @@ import time
 
 from kpy.linux import seccomp
 from kpy.linux.ledger import Ledger
-from kpy.linux.syscalls import native
+from kpy.linux.syscalls import Arch, native
 from kpy.sandbox.base import Identity, Process
 from kpy.sandbox.spawn import Job, run
 from kpy.util.cancel import Cancel
@@ -33,6 +35,8 @@ def main() -> None:
         assert arch is not None
         seccomp.no_new_privs()
         seccomp.install_with_listener(seccomp.assemble(arch, {}), arch)
+    if told.get("old"):
+        _before_5_19()
     ledger, results, warnings = Ledger(), [], []
     for one in told["runs"]:
         output: list[bytes] = []
@@ -46,6 +50,22 @@ def main() -> None:
         text = b"".join(output).decode(errors="replace")
         results.append({"status": status, "output": text, "seconds": time.monotonic() - begun})
     json.dump({"results": results, "warnings": warnings, "records": len(ledger.records), "problems": problems}, sys.stdout)
+
+
+def _before_5_19() -> None:
+    """WAIT_KILLABLE_RECV (5.19), a flag of seccomp(2), and SYNC_WAKE_UP (6.6), which SECCOMP_IOCTL_NOTIF_SET_FLAGS sets, are
+    EINVAL for this process and all that comes of it. (ADDFD_SEND is in memory, where a filter cannot look.)"""
+    arch = native()
+    assert arch is not None
+    ioctl = {"x86_64": 16, "aarch64": 29}[arch.name]
+    calls = Arch(arch.name, arch.audit, arch.stat, f"seccomp {arch.numbers['seccomp']} ioctl {ioctl}")
+    refused = seccomp.fail(errno.EINVAL)
+    rules = {
+        "seccomp": [seccomp.Rule(refused, seccomp.Argument(1, "any", 32))],
+        "ioctl": [seccomp.Rule(refused, seccomp.Argument(1, "is", 0x40082104))],
+    }
+    seccomp.no_new_privs()
+    seccomp.install(seccomp.assemble(calls, rules), calls)
 
 
 if __name__ == "__main__":

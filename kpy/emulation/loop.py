@@ -11,6 +11,7 @@ from kpy.emulation import attributes, create, ids, listing, names, owners, peers
 from kpy.emulation.call import ANSWERED, PROCEED, Call, World
 from kpy.emulation.credentials import Credentials
 from kpy.emulation.files import Files
+from kpy.emulation.interrupted import Interrupted
 from kpy.emulation.quick import LATER, Quicker
 from kpy.emulation.stats import Stats
 from kpy.linux.ledger import Ledger
@@ -35,6 +36,7 @@ class Emulation:
         self._native = arch.audit
         self._quicker = Quicker(self._world, arch)
         self._handlers: dict[int, dict[int, tuple[str, Handler]]] = _tables(arch)
+        self._interrupted = Interrupted(self._listener)
         self.problems: list[str] = []
         """What went wrong in here, for a developer."""
 
@@ -49,16 +51,22 @@ class Emulation:
         world.number = number
         if world.afterwards:
             self._catch_up(pid)
+        if self._interrupted and self._interrupted.again(number, pid, call_number, fields[6:]):
+            return
         if audit == self._native:
             try:
                 quick = self._quicker.answer(call_number, pid, fields[6:])
             except OSError:
+                quick = LATER
+            except Exception as error:
+                self._note("quick", error)
                 quick = LATER
             if quick != LATER:
                 if quick is PROCEED:
                     self._listener.proceed(number)
                 else:
                     self._listener.answer(number, max(quick, 0), max(-quick, 0))
+                    self._listener.undelivered = None  # nothing was done: who is interrupted asks once more
                 return
         name, handler = self._handlers[audit].get(call_number, ("", None))
         if handler is None:
@@ -80,6 +88,8 @@ class Emulation:
             elif answer is not ANSWERED:
                 self._listener.answer(number, answer, 0)
         world.places.done()
+        if self._listener.undelivered is not None:
+            self._interrupted.keep(pid, call_number, fields[6:])
 
     def _catch_up(self, pid: int) -> None:
         todo = self._world.afterwards.pop(pid, None)
@@ -102,6 +112,7 @@ class Emulation:
     def close(self) -> None:
         """All processes are gone."""
         self._world.memory.close()
+        self._interrupted.close()
 
 
 def _tables(arch: Arch) -> "dict[int, dict[int, tuple[str, Handler]]]":

@@ -7,6 +7,7 @@ architecture and those that are compatible with it (seccomp(2), Documentation/us
 import ctypes
 import errno
 import fcntl
+import os
 import signal
 import struct
 
@@ -190,6 +191,9 @@ class Listener:
         self._buffer = bytearray(NOTIFICATION_SIZE)
         self._empty = bytes(NOTIFICATION_SIZE)
         self._adds_and_sends = True
+        self.undelivered: tuple[int, int, bool] | None = None
+        """What a call was to return that its caller does not wait in any more: as `answer` or, if the second is not -1,
+        as a descriptor of ours, as `give`. Whoever reads it sets it to None, and closes the descriptor."""
         self.synchronous = True
         try:
             # 6.6. The answering process runs on the asking one's CPU, at once: 4-10 times faster (EXECUTION B3)
@@ -206,21 +210,21 @@ class Listener:
 
     def answer(self, number: int, value: int, error: int) -> None:
         """Return `value`, or -1 with `error` as errno. A caller that is gone is no error."""
-        self._send(struct.pack("<QqiI", number, value, -error, 0))
+        if not self._send(struct.pack("<QqiI", number, value, -error, 0)) and not error:
+            self.undelivered = value, -1, False
 
     def proceed(self, number: int) -> None:
         """Let the kernel make the call as if there were no filter."""
         self._send(struct.pack("<QqiI", number, 0, 0, _CONTINUE))
 
-    def _send(self, answer: bytes) -> None:
-        while True:
-            try:
-                fcntl.ioctl(self.descriptor, _SEND, answer)
-            except InterruptedError:
-                continue
-            except OSError:
-                pass  # ENOENT, EINPROGRESS: the caller was killed
-            return
+    def _send(self, answer: bytes) -> bool:
+        try:
+            fcntl.ioctl(self.descriptor, _SEND, answer)
+        except InterruptedError:  # a signal of ours while another had the kernel's lock: the caller still waits
+            return self._send(answer)
+        except OSError:
+            return False  # ENOENT: the caller was killed or, before 5.19, interrupted
+        return True
 
     def give(self, number: int, descriptor: int, *, close_on_exec: bool) -> None:
         """Return a copy of our descriptor. Raises OSError, EMFILE say, and then the call is not yet answered."""
@@ -230,6 +234,7 @@ class Listener:
                 self._add(struct.pack("<QIIII", number, _ADDFD_SEND, descriptor, 0, flags))
                 return
             except FileNotFoundError:
+                self.undelivered = 0, os.dup(descriptor), close_on_exec
                 return
             except OSError as error:
                 if error.errno != errno.EINVAL:
@@ -248,6 +253,8 @@ class Listener:
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         try:
             return int(fcntl.ioctl(self.descriptor, _ADDFD, bytearray(request)))  # of bytes, ioctl gives no number
+        except InterruptedError:  # another signal
+            return self._add(request)
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
@@ -255,6 +262,8 @@ class Listener:
         """Is the caller still there? If so, whatever was opened by its pid before was its own and not a successor's."""
         try:
             fcntl.ioctl(self.descriptor, _ID_VALID, struct.pack("<Q", number))
+        except InterruptedError:
+            return self.is_waiting(number)
         except FileNotFoundError:
             return False
         return True

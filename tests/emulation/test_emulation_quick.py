@@ -27,6 +27,7 @@ class Kernel:
     def __init__(self, _: int) -> None:
         self.asked = b""
         self.answered: object = None
+        self.undelivered = None
 
     def receive(self) -> bytes:
         return self.asked

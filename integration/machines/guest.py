@@ -1,0 +1,268 @@
+"""What is tried in a test machine, as its root. Lines that begin with GUEST are for who started the machine."""
+
+import hashlib
+import io
+import json
+import os
+import platform
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+CHECKOUT = HERE.parents[1]
+IMAGES = Path("/images")
+KPY = Path("/usr/local/bin/kpy")
+CAPABILITY = "0100000200040000000000000000000000000000"  # cap_net_bind_service+ep
+
+# Of what root can do: all that is not made by a real user namespace is left to the other tests.
+DOCKERFILE = """FROM base/busybox:1 AS small
+RUN test "$(id -u)" = 0 && mkdir -m 750 /app && echo a > /app/a && chown 5:6 /app /app/a && test "$(stat -c %u:%g /app/a)" = 5:6
+RUN --mount=target=/src,rw --mount=type=cache,target=/cache,uid=7,gid=8 \\
+    test -f /src/Dockerfile && test "$(stat -c %u:%g /cache)" = 7:8 && touch /cache/x && chown 3:4 /cache/x
+RUN --mount=type=cache,target=/cache,uid=7,gid=8 test "$(stat -c %u:%g /cache/x)" = 3:4
+RUN ! test -e /src && mkdir -p /opt/one && mv /opt/one /opt/two && chmod 2711 /opt/two && mkfifo /opt/p && ln -s no /opt/l && chown -h 7:8 /opt/l
+RUN echo secret > /opt/s && ln /opt/s /opt/s2 && chmod 400 /opt/s && chmod 0 /opt/two && touch /opt/two/in && rm -r /bin/sync
+USER 9:10
+RUN test "$(id -u):$(id -g)" = 9:10 && touch /tmp/mine && ! cat /opt/s && ! rm /app/a && ! touch /opt/new && ! chown 9 /opt/s
+FROM base/debian:1
+RUN useradd --create-home bob && echo bob:pw | chpasswd && install -d -o bob -g www-data -m 3770 /srv/shared
+COPY --from=small /app /opt /work/
+COPY --from=small --chown=bob:mail /tmp /work/tmp
+RUN --mount=type=secret,id=key,uid=33,mode=440 test "$(stat -c %u:%a /run/secrets/key)" = 33:440 && chmod u+s /usr/bin/env && rm -rf /media
+RUN su bob -c 'umask 077; touch ~/private' && chmod 0 /etc/shadow && cat /etc/shadow > /dev/null && touch /var/x
+RUN --network=none (sleep 1000 &) && ls /proc/self/fd > /dev/null
+RUN --mount=target=/src mkdir /repository && : > /repository/Packages && echo 'deb [trusted=yes] copy:/repository ./' > /etc/apt/sources.list.d/x.list \\
+    && rm -f /etc/apt/sources.list && apt-get update && test "$(stat -c %U /var/lib/apt/lists/partial)" = _apt && dpkg -i /src/job.deb \\
+    && test "$(stat -c %U:%G:%a /var/lib/job)" = job:job:2750 && test "$(stat -c %a /usr/bin/job)" = 4755 && rm -rf /var/cache/ldconfig /var/lib/apt/lists
+USER bob
+RUN touch ~/shell && id -un > ~/who && ! touch /etc/new
+"""
+DEVICES = """FROM base/debian:1
+RUN mknod -m 640 /null c 1 3 && chown 5:6 /null && test -c /null && cp /bin/true /able
+RUN perl -e '$v = pack("H*", "{capability}"); syscall({number}, "/able", "security.capability", $v, length($v), 0) == 0 or die "$!"'
+"""
+POSTINST = """#!/bin/sh
+set -e
+useradd --system --user-group --home-dir /var/lib/job --shell /usr/sbin/nologin job
+install -d -o job -g job -m 2750 /var/lib/job
+setpriv --reuid job --regid job --init-groups sh -c 'cd && umask 027 && echo mine > file && mkdir -p a/b && test "$(stat -c %U:%G a/b)" = job:job'
+su -s /bin/sh job -c 'test "$(id -un)" = job && ! touch /etc/mine && ! cat /etc/shadow'
+"""
+
+
+def say(text: str) -> None:
+    print(f"\nGUEST {text}", flush=True)
+
+
+def shell(command: str, **more: object) -> str:
+    """The output of a command of ours, which must succeed."""
+    done = subprocess.run(["sh", "-ec", command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, **more)  # type: ignore[call-overload]
+    print(done.stdout, flush=True)
+    if done.returncode:
+        raise AssertionError(f"{command}: exit code {done.returncode}")
+    return str(done.stdout)
+
+
+def prepare() -> None:
+    """kpy as it is installed, and users."""
+    Path("/usr/local/lib/python3.11/dist-packages/checkout.pth").write_text(f"{CHECKOUT}\n")
+    KPY.write_text("#!/usr/bin/python3\nfrom kpy.__main__ import main\nmain()\n")
+    KPY.chmod(0o755)
+    Path("/usr/bin/kpy").symlink_to(KPY)
+    os.chdir(CHECKOUT)
+    shell(
+        "useradd --create-home many; useradd --create-home one; rm -f /etc/subuid /etc/subgid;"
+        "echo many:200000:65536 | tee /etc/subuid > /etc/subgid; mount -o remount,nosuid,nodev /dev/shm || true"
+    )
+    sys.path[:0] = [str(CHECKOUT), str(CHECKOUT / "integration")]
+
+
+def facts() -> None:
+    """What this kernel has of what the emulation uses."""
+    import ctypes
+    import fcntl
+
+    from kpy.linux import landlock, seccomp
+    from kpy.linux.syscalls import native
+
+    arch = native()
+    assert arch is not None
+    call = ctypes.CDLL(None, use_errno=True).syscall
+    call(arch.numbers["seccomp"], 1, 8 | 32, None)
+    killable = ctypes.get_errno() == 14  # EFAULT: the flags are known
+    read, write = os.pipe()
+    if os.fork() == 0:
+        seccomp.no_new_privs()
+        listener = seccomp.install_with_listener(seccomp.assemble(arch, {}), arch)
+        add = "it adds"
+        try:
+            fcntl.ioctl(listener, 0x40182103, bytes(8) + (2).to_bytes(4, "little") + bytes(12))
+        except OSError as error:
+            add = "adds and sends" if error.errno == 2 else "adds only"
+        synchronous = seccomp.Listener(listener).synchronous
+        os.write(write, json.dumps({"synchronous": synchronous, "descriptors": add, "landlock": landlock.keep_apart(arch)}).encode())
+        os._exit(0)
+    os.close(write)
+    say(f"facts: {platform.release()} {platform.machine()} killable {killable} {os.read(read, 1000).decode()}")
+    shell("kpy doctor || true; setpriv --reuid many --regid many --init-groups kpy doctor || true")
+
+
+def unit() -> None:
+    """The tests of the rooms that know the kernel, as root and as a user."""
+    for user in ("root", "many"):
+        text = shell(
+            f"cd {CHECKOUT}; setpriv --reuid {user} --regid {user} --init-groups env HOME=/tmp CI=1 "
+            "python3 -m pytest -p no:cacheprovider -q tests/emulation tests/linux tests/sandbox 2>&1 || touch /failed"
+        )
+        say(f"unit as {user}: {text.strip().splitlines()[-1]}")
+
+
+def emulation() -> None:
+    """All tests of the emulation, random programs too, as a user without rights."""
+    text = shell(
+        f"cd {CHECKOUT}; python3 -m pytest -p no:cacheprovider -q --durations=5 integration/machines/guest_emulation.py 2>&1 || touch /failed"
+    )
+    say(f"emulation: {text.strip().splitlines()[-1]}")
+
+
+def _busybox(path: Path) -> None:
+    names = shell("busybox --list").split()
+    with tarfile.open(path, "w") as tar:
+
+        def add(name: str, kind: bytes, data: bytes = b"", mode: int = 0o755, link: str = "") -> None:
+            info = tarfile.TarInfo(name)
+            info.type, info.mode, info.linkname, info.size, info.mtime = kind, mode, link, len(data), 1_600_000_000
+            tar.addfile(info, io.BytesIO(data))
+
+        for name in ("bin", "dev", "etc", "home", "opt", "proc", "root", "sys", "usr", "usr/bin", "var"):
+            add(name, tarfile.DIRTYPE)
+        add("tmp", tarfile.DIRTYPE, mode=0o1777)
+        add("etc/passwd", tarfile.REGTYPE, b"root:x:0:0:root:/root:/bin/sh\n", 0o644)
+        add("etc/group", tarfile.REGTYPE, b"root:x:0:\n", 0o644)
+        add("bin/busybox", tarfile.REGTYPE, Path("/bin/busybox").read_bytes())
+        for name in names:
+            if name != "busybox":
+                add(f"bin/{name}", tarfile.SYMTYPE, link="busybox")
+
+
+def _context() -> Path:
+    """Of the builds: a package that makes a user and works as it, among others."""
+    path = Path("/tmp/context")
+    if path.exists():
+        return path
+    package = Path("/tmp/job")
+    (package / "DEBIAN").mkdir(parents=True)
+    control = "Package: job\nVersion: 1\nArchitecture: all\nMaintainer: nobody <nobody@example.org>\nDescription: a user and its files\n"
+    (package / "DEBIAN/control").write_text(control)
+    (package / "DEBIAN/postinst").write_text(POSTINST)
+    (package / "DEBIAN/postinst").chmod(0o755)
+    (package / "usr/bin").mkdir(parents=True)
+    (package / "usr/bin/job").write_text("#!/bin/sh\n")
+    (package / "usr/bin/job").chmod(0o4755)
+    path.mkdir()
+    shell(f"dpkg-deb --root-owner-group --build {package} {path}/job.deb; chmod -R a+rX {path}")
+    (path / "key").write_text("s3")
+    _busybox(IMAGES / "busybox.tar")
+    return path
+
+
+def _build(user: str, dockerfile: str, name: str, how: str = "userns") -> Path:
+    context = _context()
+    (context / "Dockerfile").write_text(dockerfile)
+    out = Path(f"/home/{user}/{name}.tar")
+    begun = time.monotonic()
+    text = shell(
+        f"""cd; for base in busybox debian; do
+            kpy images 2>/dev/null | grep -q base/$base || kpy import {IMAGES}/$base.tar base/$base:1
+        done
+        kpy build --progress=plain --isolation={how} -t {name} --secret id=key,src={context}/key -o type=oci,dest={out} {context}""",
+        user=user, group=user, extra_groups=[], env={"HOME": f"/home/{user}", "PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"},
+    )  # fmt: skip
+    say(f"build {name} as {user}, {how}: {time.monotonic() - begun:.0f} s")
+    assert "emulated in part" not in text
+    return out
+
+
+def _described(archive: Path) -> dict[str, str]:
+    """All paths of the layers, one over the other, and what is known of them but times."""
+    found: dict[str, str] = {}
+    with tarfile.open(archive) as tar:
+
+        def load(name: str) -> bytes:
+            file = tar.extractfile(name)
+            assert file is not None
+            return file.read()
+
+        def blob(digest: str) -> bytes:
+            return load("blobs/" + digest.replace(":", "/"))
+
+        manifest = json.loads(blob(json.loads(load("index.json"))["manifests"][0]["digest"]))
+        if "manifests" in manifest:
+            manifest = json.loads(blob(manifest["manifests"][0]["digest"]))
+        for layer in manifest["layers"]:
+            with tarfile.open(fileobj=io.BytesIO(blob(layer["digest"]))) as inner:
+                for member in inner:
+                    name = member.name.removeprefix("./").rstrip("/")
+                    head, _, tail = name.rpartition("/")
+                    if tail.startswith(".wh."):
+                        gone = f"{head}/{tail[4:]}".lstrip("/")
+                        found = {path: line for path, line in found.items() if path != gone and not path.startswith(f"{gone}/")}
+                        continue
+                    file = inner.extractfile(member) if member.isreg() else None
+                    content = hashlib.sha256(file.read()).hexdigest()[:16] if file else ""
+                    xattrs = sorted((key, value) for key, value in member.pax_headers.items() if key.startswith("SCHILY"))
+                    found[name] = (
+                        f"{member.type!r} {member.mode:o} {member.uid}:{member.gid} {member.linkname} {member.devmajor}:{member.devminor} "
+                        f"{content} {xattrs}"
+                    )
+    return found
+
+
+def builds() -> None:
+    """By users with and without subordinate ids: the same files, of the same owners."""
+    many = _described(_build("many", DOCKERFILE, "many"))
+    one = _described(_build("one", DOCKERFILE, "one"))
+    differences = {path for path in {*many, *one} if many.get(path) != one.get(path)} - {"etc/shadow", "etc/shadow-"}
+    for path in sorted(differences):
+        say(f"FAULT differs: {path}: {many.get(path)} / {one.get(path)}")
+    assert one["home/bob/private"].split()[1:3] == ["600", "1000:1000"], one["home/bob/private"]
+    assert one["srv/shared"].split()[1:3] == ["3770", "1000:33"], one["srv/shared"]
+    assert one["var/lib/job/a/b"].split()[1] == "2750", one["var/lib/job/a/b"]
+    say(f"builds: {len(many)} paths, {len(differences)} differ")
+    number = {"x86_64": 188, "aarch64": 5}[platform.machine()]  # setxattr
+    devices = _described(_build("one", DEVICES.format(capability=CAPABILITY, number=number), "devices"))
+    assert devices["null"].startswith("b'3' 640 5:6  1:3"), devices["null"]
+    assert "security.capability" in devices["able"], devices["able"]
+
+
+def live() -> None:
+    """Without user namespaces, without rights, in a root that belongs to it: as in a restricted pod."""
+
+
+STEPS: dict[str, Callable[[], None]] = {"facts": facts, "unit": unit, "emulation": emulation, "builds": builds}
+
+
+def main() -> None:
+    """The program."""
+    words = (CHECKOUT / "words").read_text().split()
+    prepare()
+    for name, step in STEPS.items():
+        if words and name not in words:
+            continue
+        begun = time.monotonic()
+        try:
+            step()
+        except Exception as error:  # the other steps tell more
+            say(f"FAULT {name}: {type(error).__name__}: {str(error)[-300:]!r}")
+        if os.path.exists("/failed"):
+            os.unlink("/failed")
+            say(f"FAULT {name}: tests failed")
+        say(f"{name}: {time.monotonic() - begun:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
