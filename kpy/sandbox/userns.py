@@ -122,6 +122,7 @@ class UsernsSandbox:
             "groups": list(identity.groups),
             "capabilities": capabilities.DEFAULT if self.emulation.ledger is None else 0,
             "ulimits": process.ulimits,
+            "refused": self.emulation.refused,
         }
 
 
