@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -184,6 +185,25 @@ def test_who_cannot_have_other_ids_builds_all_the_same(
     assert why in note
     assert line.partition("root and all")[2] in note
     assert found["run"]["how"].endswith("root and other users emulated")
+
+
+def test_where_another_listens_already(solo: Kpy, busybox_base: str, workdir: Path) -> None:
+    """There can be one listener to a process: what is lost without is said once, before the first step."""
+    wrapper = workdir / "kpy"
+    wrapper.write_text(
+        f"#!{sys.executable}\nimport os, sys\nfrom kpy.linux import seccomp, syscalls\narch = syscalls.native()\nseccomp.no_new_privs()\n"
+        "os.set_inheritable(seccomp.install_with_listener(seccomp.assemble(arch, {}), arch), True)\n"
+        f"os.execv({solo.program!r}, [{solo.program!r}, *sys.argv[1:]])\n"
+    )
+    wrapper.chmod(0o755)
+    run = "RUN touch /f && chown 5:6 /f && test $(id -u) = 0\n"
+    context = _context(workdir / "c", f"FROM {busybox_base}\nCOPY key /\n{run}{run}")
+
+    done = replace(solo, program=str(wrapper))("build", context)
+
+    lines = done.stderr.splitlines()
+    (said,) = (number for number, line in enumerate(lines) if "emulated in part only (another program watches" in line)
+    assert said < next(number for number, line in enumerate(lines) if "COPY" in line)
 
 
 def test_ids_that_are_given_twice(kpy: Kpy, busybox_base: str, workdir: Path) -> None:

@@ -6,6 +6,7 @@ files to others there has root emulated (EXECUTION B), and so has who gets but o
 calls cannot be answered, that is said before the build begins. Where neither is possible, root gets a chroot.
 """
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -93,14 +94,28 @@ def prepare(isolation: Isolation, variables: Mapping[str, str], state: Path) -> 
 
 def _auto(variables: Mapping[str, str], state: Path) -> Place:
     live = in_bundle() and variables.get(CONSENT) == "1"
-    try:
-        if live and not _is_better_than_live(state):
-            return _live(variables)
-        return _userns(state)
-    except SandboxError as error:
-        if live:
-            return _live(variables)
-        return Place("chroot") if _may_chroot() else Place("none", error)
+    ways: list[Callable[[], Place]] = [lambda: _live(variables)] if live else []
+    if not live or _is_better_than_live(state):
+        ways.insert(0, lambda: _userns(state))
+    problem = None
+    for way in ways:
+        try:
+            return way()
+        except SandboxError as error:
+            problem = error
+    if _may_chroot() and not live:
+        return Place("chroot")
+    return Place("none", _explained(problem))
+
+
+def _explained(problem: SandboxError | None) -> SandboxError | None:
+    """In the RUN of a builder that emulates root there, nobody may make a user namespace (kpy.emulation.filter)."""
+    from kpy.linux.probe import can_supervise
+
+    if problem is None or can_supervise() != errno.EBUSY:
+        return problem
+    hint = "this is a RUN whose root another builder emulates: build outside of it, or in it with kpy's own image"
+    return SandboxError(problem.message, errno=problem.errno, hint=hint)
 
 
 def _is_better_than_live(state: Path) -> bool:
@@ -246,7 +261,7 @@ def _make_live(place: Place, means: Means) -> tuple[Snapshotter, Sandbox]:
 
         ledger = Ledger()
         emulation = _emulation(ledger, place, means)
-        ground = Directory("/", ledger=ledger) if os.geteuid() == 0 else Slots(ledger, protected)
+        ground = Slots(ledger, protected)  # root without rights is no owner of what the builder image has in / either
     return (
         DirectorySnapshotter(ground, means.layers, protected=protected),
         LiveSandbox(means.spool, protected, emulation, f"{BUNDLE}/tmp/scripts"),

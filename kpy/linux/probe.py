@@ -156,6 +156,7 @@ def _supervise() -> None:
     if pid == 0:
         code = 1
         try:
+            os.close(descriptor)  # when nobody else has it, the call fails, and does not wait for ever
             code = 0 if libc.syscall(asked, "getgroups", 8, word) == _ANSWER else 1
         finally:
             os._exit(code)
