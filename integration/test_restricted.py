@@ -207,6 +207,29 @@ def test_root_without_capabilities(live: LiveKpy, registry: Registry, busybox_ba
     assert tree["tmp/b"].startswith("-rw-r--r-- 9:0")
 
 
+def test_owners_in_caches(live: LiveKpy, busybox_base: str, workdir: Path) -> None:
+    """Of what a RUN left there, for later ones and later builds: below /, at a directory of /, and on a volume or not."""
+    mounts = "--mount=type=cache,target=/c/x,id=a,uid=9,mode=700 --mount=type=cache,target=/go,id=b,gid=3"
+    mounts = mounts.replace("/c/", "/srv/c/")
+    first = f"""FROM {busybox_base}
+RUN {mounts} test "$(stat -c %u:%g:%a /srv/c/x /go | xargs)" = "9:0:700 0:3:755" && cd /srv/c/x && touch a b && chown 3:4 . a && mkdir -m 0 d && \\
+    chown 5 /go && touch /go/f && chown -h 6:7 /go/f
+RUN {mounts} rm /srv/c/x/b && mv /srv/c/x/a /srv/c/x/a2
+"""
+    check = f"""RUN {mounts} cd /srv/c/x && test "$(stat -c %u:%g:%a . a2 d /go /go/f | xargs)" = "3:4:700 3:4:644 0:0:0 5:3:755 6:7:644" && test "$(ls | xargs)" = "a2 d"
+"""
+    context = [*_context(workdir / "c", first + check), *PLACES["1000:1000"]]
+    live("build", ".", options=context)
+
+    (workdir / "state").mkdir()
+    (workdir / "state").chmod(0o777)
+    context += ["--volume", f"{workdir}/state:/kpy/state"]
+    (workdir / "c" / "Dockerfile").write_text(first)
+    live("build", ".", options=context)
+    (workdir / "c" / "Dockerfile").write_text(first + check)
+    live("build", ".", options=context)
+
+
 def test_user_namespaces_are_preferred_where_they_are_allowed(live: LiveKpy, busybox_base: str, workdir: Path) -> None:
     """No name in / is missing then."""
     context = _context(workdir / "c", f"FROM {busybox_base}\nRUN mkdir /anything && test $$ -lt 20 || test -d /proc/$$\n")

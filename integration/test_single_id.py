@@ -206,6 +206,29 @@ def test_where_another_listens_already(solo: Kpy, busybox_base: str, workdir: Pa
     assert said < next(number for number, line in enumerate(lines) if "COPY" in line)
 
 
+def test_owners_in_mounts(solo: Kpy, busybox_base: str, workdir: Path) -> None:
+    """Of another stage's files, and of what a RUN left in a cache, for later ones and later builds."""
+    first = f"""FROM {busybox_base} AS made
+RUN mkdir -p /m/d && touch /m/f && chown -R 5:6 /m/d && chown 7:8 /m/f && chmod 600 /m/f
+FROM {busybox_base}
+RUN --mount=from=made,source=/m,target=/ro --mount=from=made,source=/m,target=/rw,rw \\
+    test "$(stat -c %u:%g:%a /ro/d /ro/f /rw/d /rw/f | xargs)" = "5:6:755 7:8:600 5:6:755 7:8:600" && \\
+    echo > /rw/f && touch /rw/d/new && chown 1:2 /rw/d && test "$(stat -c %u:%g /rw/d /rw/f | xargs)" = "1:2 7:8"
+RUN --mount=from=made,source=/m/f,target=/f,rw test "$(stat -c %u:%g /f)" = 7:8 && echo > /f
+RUN --mount=type=cache,target=/c,uid=9,mode=700 --mount=type=cache,target=/seeded,from=made,source=/m \\
+    test "$(stat -c %u:%g:%a /c /seeded/d | xargs)" = "9:0:700 5:6:755" && touch /c/a /c/b && chown 3:4 /c /c/a && mkdir -m 0 /c/d && chown 1:1 /seeded/d
+RUN --mount=type=cache,target=/c,uid=9,mode=700 rm /c/b && mv /c/a /c/a2
+"""
+    check = """RUN --mount=type=cache,target=/c,uid=9,mode=700 --mount=type=cache,target=/seeded,from=made,source=/m \\
+    test "$(stat -c %u:%g:%a /c /c/a2 /c/d /seeded/d /seeded/f | xargs)" = "3:4:700 3:4:644 0:0:0 1:1:755 7:8:600" && test "$(ls /c | xargs)" = "a2 d"
+"""
+    context = _context(workdir / "c", first)
+    solo("build", context)
+    (context / "Dockerfile").write_text(first + check)
+
+    solo("build", context)
+
+
 def test_ids_that_are_given_twice(kpy: Kpy, busybox_base: str, workdir: Path) -> None:
     """Lines of /etc/subuid that overlap, have the user's own id, or make no sense: what is left is used, and is enough."""
     builder = _told("kpy-twice", "800000:65536", "OWN:1", "nonsense:7", "830000:65536")(kpy, workdir)
