@@ -16,6 +16,7 @@ from kpy.linux import seccomp
 from kpy.linux.ledger import Ledger
 from kpy.linux.syscalls import Arch, native
 from kpy.sandbox.base import Identity, Process
+from kpy.sandbox.handover import Emulation
 from kpy.sandbox.spawn import Job, run
 from kpy.util.cancel import Cancel
 
@@ -46,7 +47,7 @@ def main() -> None:
         process = Process(tuple(one["argv"]), env, one.get("cwd", "/"), identity, one.get("network", "default"))
         begun = time.monotonic()
         with Cancel() as cancel:
-            status = run(Job(process, "/", env, ledger, warnings.append), output.append, cancel)
+            status = run(Job(process, "/", env, Emulation(ledger, warnings.append)), output.append, cancel)
         text = b"".join(output).decode(errors="replace")
         results.append({"status": status, "output": text, "seconds": time.monotonic() - begun})
     json.dump({"results": results, "warnings": warnings, "records": len(ledger.records), "problems": problems}, sys.stdout)

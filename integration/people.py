@@ -41,7 +41,7 @@ def account(name: str, ids: str = "") -> User:
 
 def _subordinate(name: str, file: Path) -> list[str]:
     rows = [line.split(":") for line in file.read_text().splitlines()] if file.exists() else []
-    return [f"{first}-{int(first) + int(count) - 1}" for owner, first, count in rows if owner == name]
+    return [f"{first}-{int(first) + int(count) - 1}" for owner, first, count in rows if owner == name and first.isdigit()]
 
 
 @dataclass(frozen=True)

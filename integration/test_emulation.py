@@ -422,6 +422,20 @@ def test_random_programs_on_an_older_kernel(on_host: Drive, expected: list[dict[
     assert [(one["calls"], one["tree"]) for one in got] == [(one["calls"], one["tree"]) for one in expected]
 
 
+def test_a_builder_in_a_run(on_host: Drive) -> None:
+    """It would answer for files of another root directory, if it could make one: it is told that it cannot, by doctor and
+    before a build."""
+    doctor = {"argv": [sys.executable, "-m", "kpy", "doctor", "--format", "json"]}
+    answer = on_host({"runs": [doctor, script("! unshare --user true && unshare --help > /dev/null && (true & wait)")]})
+    first, second = answer["results"]
+    assert first["status"] == 8, first["output"]
+    found = json.loads(first["output"])
+    assert (found["run"]["isolation"], found["facts"]["uid"]) == ("none", 0)
+    assert "another builder emulates" in found["run"]["hint"]
+    assert second["status"] == 0, second["output"]
+    assert answer["problems"] == []
+
+
 def test_without_a_network(drive: Drive) -> None:
     text = output(
         drive,

@@ -1,6 +1,8 @@
 """kpy where nothing is allowed: any uid, no capabilities, no new privileges, docker's seccomp profile (E2; EXECUTION B)."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import builder as builders
 import pytest
@@ -136,6 +138,105 @@ def test_a_name_of_a_read_only_root_that_the_image_lacks(live: LiveKpy, busybox_
     context = _context(workdir / "c", f"FROM {busybox_base}\nRUN {run}\n")
 
     live("build", ".", options=[*context, *PLACES["read-only"]])
+
+
+def _refusing(path: Path, *rules: dict[str, Any]) -> list[str]:
+    """A seccomp profile that has these refused, and user namespaces: options of `docker run`."""
+    calls = [{"action": "SCMP_ACT_ERRNO", "errnoRet": 1, **rule} for rule in ({"names": ["unshare"]}, *rules)]
+    path.write_text(json.dumps({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": calls}))
+    return ["--security-opt", f"seccomp={path}"]
+
+
+def _if_argument(index: int, value: int, mask: int) -> list[dict[str, Any]]:
+    return [{"index": index, "value": mask, "valueTwo": value, "op": "SCMP_CMP_MASKED_EQ"}]
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        pytest.param({"names": ["seccomp"], "args": _if_argument(1, 8, 8)}, id="flag"),  # SECCOMP_FILTER_FLAG_NEW_LISTENER
+        pytest.param({"names": ["ioctl"], "args": _if_argument(1, 0xC0502100, 0xFFFFFFFF)}, id="ioctl"),  # SECCOMP_IOCTL_NOTIF_RECV
+    ],
+)
+def test_what_is_lost_is_said_before_the_first_step(
+    live: LiveKpy, registry: Registry, busybox_base: str, workdir: Path, rule: dict[str, Any]
+) -> None:
+    """Where a profile lets nobody answer system calls: once, by doctor too. What remains is a root whose chown succeeds."""
+    context = _context(workdir / "c", f"FROM {busybox_base}\nCOPY --chown=3:4 key /etc/key\nRUN id -u > /etc/a && chown 5:6 /etc/a\nRUN chown 7 /etc/a\n")
+    options = [*context, *PLACES["random uid"], *_refusing(workdir / "profile", rule)]
+    name = f"{registry.host}/restricted/partial:1"
+
+    done = live("build", "--push", "-t", name, ".", options=options)
+
+    lines = done.stderr.splitlines()
+    (said,) = (number for number, line in enumerate(lines) if "root is emulated in part only" in line)
+    assert said < next(number for number, line in enumerate(lines) if "COPY" in line)
+    tree = trees.described(name, workdir / "tree")
+    assert tree["etc/a"].startswith("-rw-r--r-- 0:0")
+    assert tree["etc/key"].startswith("-rw-r--r-- 3:4")
+    if "ioctl" in rule["names"]:  # a second is enough
+        found = json.loads(live("doctor", "--format", "json", options=options).stdout)
+        assert "emulated in part" in found["run"]["notes"][0]
+        assert lines[said].endswith(found["run"]["notes"][0])
+
+
+def test_where_nothing_can_be_filtered_copies_are_built(live: LiveKpy, busybox_base: str, workdir: Path) -> None:
+    rule = {"names": ["seccomp"]}
+    context = _context(workdir / "c", f"FROM {busybox_base}\nCOPY key /key\nFROM {busybox_base}\nCOPY key /key\nRUN true\n")
+    options = [*context, *PLACES["random uid"], *_refusing(workdir / "profile", rule)]
+
+    live("build", "--target", "0", ".", options=options)
+    done = live("build", ".", options=options, check=False)
+
+    assert done.returncode == 8, done.stderr
+    assert "root cannot be emulated: no filter of system calls is allowed" in done.stderr
+    assert "] COPY key" not in done.stderr  # before the first step
+
+
+def test_root_without_capabilities(live: LiveKpy, registry: Registry, busybox_base: str, workdir: Path) -> None:
+    """It cannot give files to others, and is emulated as any user is."""
+    run = "mkdir /opt && touch /opt/a && chown 5:6 /opt/a && test $(stat -c %u:%g /opt/a) = 5:6"
+    mount = "RUN --mount=type=cache,target=/cache,uid=3 test $(stat -c %u /cache) = 3"
+    context = _context(workdir / "c", f"FROM {busybox_base}\nRUN {run}\n{mount}\nUSER 9\nRUN ! touch /opt/b && touch /tmp/b\n")
+    name = f"{registry.host}/restricted/root:1"
+
+    live("build", "--push", "-t", name, ".", options=[*context, "--cap-drop", "ALL"])
+
+    tree = trees.described(name, workdir / "tree")
+    assert tree["opt/a"].startswith("-rw-r--r-- 5:6")
+    assert tree["tmp/b"].startswith("-rw-r--r-- 9:0")
+
+
+def test_owners_in_caches(live: LiveKpy, busybox_base: str, workdir: Path) -> None:
+    """Of what a RUN left there, for later ones and later builds: below /, at a directory of /, and on a volume or not."""
+    mounts = "--mount=type=cache,target=/c/x,id=a,uid=9,mode=700 --mount=type=cache,target=/go,id=b,gid=3"
+    mounts = mounts.replace("/c/", "/srv/c/")
+    first = f"""FROM {busybox_base}
+RUN {mounts} test "$(stat -c %u:%g:%a /srv/c/x /go | xargs)" = "9:0:700 0:3:755" && cd /srv/c/x && touch a b && chown 3:4 . a && mkdir -m 0 d && \\
+    chown 5 /go && touch /go/f && chown -h 6:7 /go/f
+RUN {mounts} rm /srv/c/x/b && mv /srv/c/x/a /srv/c/x/a2
+"""
+    check = f"""RUN {mounts} cd /srv/c/x && test "$(stat -c %u:%g:%a . a2 d /go /go/f | xargs)" = "3:4:700 3:4:644 0:0:0 5:3:755 6:7:644" && test "$(ls | xargs)" = "a2 d"
+"""
+    context = [*_context(workdir / "c", first + check), *PLACES["1000:1000"]]
+    live("build", ".", options=context)
+
+    (workdir / "state").mkdir()
+    (workdir / "state").chmod(0o777)
+    context += ["--volume", f"{workdir}/state:/kpy/state"]
+    (workdir / "c" / "Dockerfile").write_text(first)
+    live("build", ".", options=context)
+    (workdir / "c" / "Dockerfile").write_text(first + check)
+    live("build", ".", options=context)
+
+
+def test_user_namespaces_are_preferred_where_they_are_allowed(live: LiveKpy, busybox_base: str, workdir: Path) -> None:
+    """No name in / is missing then."""
+    context = _context(workdir / "c", f"FROM {busybox_base}\nRUN mkdir /anything && test $$ -lt 20 || test -d /proc/$$\n")
+
+    done = live("build", ".", options=[*context, "--user", "1000:1000", "--security-opt", "seccomp=unconfined"])
+
+    assert "root and all other users are emulated" in done.stderr
 
 
 def test_a_mount_with_files_is_not_emptied(live: LiveKpy, busybox_base: str, workdir: Path) -> None:

@@ -1,9 +1,15 @@
 """kpy as a user of a host who has no subordinate ids: one id in the namespace, and all others emulated (E5)."""
 
+import json
 import os
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import servers
 import trees
 from people import Kpy, account
 from servers import Registry
@@ -105,6 +111,132 @@ RUN (sleep 4321 &) && exit 7
     assert done.returncode == 4, done.stderr
     assert "exit code: 7" in done.stderr
     assert b"sleep\x004321\0" not in [_command(path) for path in Path("/proc").glob("[0-9]*/cmdline")]
+
+
+def _programs(builder: Kpy, workdir: Path, make: Callable[[Path], object]) -> Kpy:
+    """With a newuidmap and newgidmap of one's own, found before those of the machine."""
+    directory = workdir / "bin"
+    directory.mkdir(mode=0o755)
+    for name in ("newuidmap", "newgidmap"):
+        make(directory / name)
+        (directory / name).chmod(0o755)
+    return builder.with_env(PATH=f"{directory}:/usr/bin:/bin:/usr/sbin:/sbin")
+
+
+def _without_rights(builder: Kpy, workdir: Path) -> Kpy:
+    """As image builders often leave them: copied, and the set-id bit lost."""
+    return _programs(builder, workdir, lambda path: shutil.copyfile(servers.tool(path.name), path))
+
+
+def _of_another_kind(builder: Kpy, workdir: Path) -> Kpy:
+    return _programs(builder, workdir, lambda path: path.write_text("#!/bin/sh\n"))
+
+
+def _no_new_privileges(builder: Kpy, workdir: Path) -> Kpy:
+    wrapper = workdir / "kpy"
+    wrapper.write_text(f'#!/bin/sh\nexec setpriv --no-new-privs {builder.program} "$@"\n')
+    wrapper.chmod(0o755)
+    return replace(builder, program=str(wrapper))
+
+
+def _told(name: str, *ids: str) -> Callable[[Kpy, Path], Kpy]:
+    """As a user of whom /etc/subuid and /etc/subgid say this; OWN is his own id."""
+
+    def change(builder: Kpy, _: Path) -> Kpy:
+        user = account(name)
+        with servers.turn("accounts"):
+            for file, own in ((Path("/etc/subuid"), user.uid), (Path("/etc/subgid"), user.gid)):
+                others = [line for line in file.read_text().splitlines() if not line.startswith(f"{name}:")]
+                lines = [*others, *(f"{name}:{line.replace('OWN', str(own))}" for line in ids)]
+                file.write_text("".join(f"{line}\n" for line in lines))
+        os.chown(builder.home, user.uid, user.gid)
+        return replace(builder, user=user)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        pytest.param(_without_rights, "has no rights: as root, chmod u+s", id="not setuid"),
+        pytest.param(_of_another_kind, "gave none, and said nothing", id="another program"),
+        pytest.param(_no_new_privileges, "started with no_new_privs", id="no_new_privs"),
+        pytest.param(_told("kpy-solo"), "/etc/subuid gives kpy-solo no ids", id="no ids"),
+        pytest.param(_told("kpy-few", "700000:10"), "gives kpy-few 10 of the 65534 ids", id="few ids"),
+    ],
+)
+def test_who_cannot_have_other_ids_builds_all_the_same(
+    kpy: Kpy, busybox_base: str, workdir: Path, change: Callable[[Kpy, Path], Kpy], why: str
+) -> None:
+    """And is told why it takes longer, once; `kpy doctor` says the same."""
+    builder = change(kpy, workdir)
+    run = "RUN touch /f && chown 5:60000 /f && test $(stat -c %u:%g /f) = 5:60000\n"
+    context = _context(workdir / "c", f"FROM {busybox_base}\n{run}USER 7\nRUN test $(id -u) = 7\n")
+
+    done = builder("build", context)
+
+    (line,) = (line for line in done.stderr.splitlines() if "root and all other users are emulated" in line)
+    assert why in done.stderr
+    assert "emulated in part" not in done.stderr
+    if change is not _without_rights:
+        return  # that takes a second
+    found = json.loads(builder("doctor", "--format=json").stdout)
+    (note,) = found["run"]["notes"]
+    assert why in note
+    assert line.partition("root and all")[2] in note
+    assert found["run"]["how"].endswith("root and other users emulated")
+
+
+def test_where_another_listens_already(solo: Kpy, busybox_base: str, workdir: Path) -> None:
+    """There can be one listener to a process: what is lost without is said once, before the first step."""
+    wrapper = workdir / "kpy"
+    wrapper.write_text(
+        f"#!{sys.executable}\nimport os, sys\nfrom kpy.linux import seccomp, syscalls\narch = syscalls.native()\nseccomp.no_new_privs()\n"
+        "os.set_inheritable(seccomp.install_with_listener(seccomp.assemble(arch, {}), arch), True)\n"
+        f"os.execv({solo.program!r}, [{solo.program!r}, *sys.argv[1:]])\n"
+    )
+    wrapper.chmod(0o755)
+    run = "RUN touch /f && chown 5:6 /f && test $(id -u) = 0\n"
+    context = _context(workdir / "c", f"FROM {busybox_base}\nCOPY key /\n{run}{run}")
+
+    done = replace(solo, program=str(wrapper))("build", context)
+
+    lines = done.stderr.splitlines()
+    (said,) = (number for number, line in enumerate(lines) if "emulated in part only (another program watches" in line)
+    assert said < next(number for number, line in enumerate(lines) if "COPY" in line)
+
+
+def test_owners_in_mounts(solo: Kpy, busybox_base: str, workdir: Path) -> None:
+    """Of another stage's files, and of what a RUN left in a cache, for later ones and later builds."""
+    first = f"""FROM {busybox_base} AS made
+RUN mkdir -p /m/d && touch /m/f && chown -R 5:6 /m/d && chown 7:8 /m/f && chmod 600 /m/f
+FROM {busybox_base}
+RUN --mount=from=made,source=/m,target=/ro --mount=from=made,source=/m,target=/rw,rw \\
+    test "$(stat -c %u:%g:%a /ro/d /ro/f /rw/d /rw/f | xargs)" = "5:6:755 7:8:600 5:6:755 7:8:600" && \\
+    echo > /rw/f && touch /rw/d/new && chown 1:2 /rw/d && test "$(stat -c %u:%g /rw/d /rw/f | xargs)" = "1:2 7:8"
+RUN --mount=from=made,source=/m/f,target=/f,rw test "$(stat -c %u:%g /f)" = 7:8 && echo > /f
+RUN --mount=type=cache,target=/c,uid=9,mode=700 --mount=type=cache,target=/seeded,from=made,source=/m \\
+    test "$(stat -c %u:%g:%a /c /seeded/d | xargs)" = "9:0:700 5:6:755" && touch /c/a /c/b && chown 3:4 /c /c/a && mkdir -m 0 /c/d && chown 1:1 /seeded/d
+RUN --mount=type=cache,target=/c,uid=9,mode=700 rm /c/b && mv /c/a /c/a2
+"""
+    check = """RUN --mount=type=cache,target=/c,uid=9,mode=700 --mount=type=cache,target=/seeded,from=made,source=/m \\
+    test "$(stat -c %u:%g:%a /c /c/a2 /c/d /seeded/d /seeded/f | xargs)" = "3:4:700 3:4:644 0:0:0 1:1:755 7:8:600" && test "$(ls /c | xargs)" = "a2 d"
+"""
+    context = _context(workdir / "c", first)
+    solo("build", context)
+    (context / "Dockerfile").write_text(first + check)
+
+    solo("build", context)
+
+
+def test_ids_that_are_given_twice(kpy: Kpy, busybox_base: str, workdir: Path) -> None:
+    """Lines of /etc/subuid that overlap, have the user's own id, or make no sense: what is left is used, and is enough."""
+    builder = _told("kpy-twice", "800000:65536", "OWN:1", "nonsense:7", "830000:65536")(kpy, workdir)
+    context = _context(workdir / "c", f"FROM {busybox_base}\nRUN touch /f && chown 5:60000 /f && test $(stat -c %u:%g /f) = 5:60000\n")
+
+    done = builder("build", context)
+
+    assert "emulated" not in done.stderr
 
 
 def _command(path: Path) -> bytes:

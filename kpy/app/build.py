@@ -19,7 +19,7 @@ from kpy.app.outputs import compression, rewrite
 from kpy.app.planning import make_plan
 from kpy.app.world import state_directory
 from kpy.cache.local import LocalCache
-from kpy.events import Reporter, Warned
+from kpy.events import Reporter
 from kpy.exporter.base import Artifact, ExportResult
 from kpy.oci.descriptor import Descriptor
 from kpy.oci.digest import Digest
@@ -81,8 +81,7 @@ def _services(
     hashes = ContentHashes(store.directory / "hashes" / name, time.time_ns(), spool)
     stack.callback(hashes.save)
     means = strategies.Means(
-        layers, state_directory(environment), spool, needed_paths(options, environment), cancel, stack,
-        warn=lambda text: report(Warned(text)),
+        layers, state_directory(environment), spool, needed_paths(options, environment), cancel, stack, report
     )  # fmt: skip
     return Services(
         store=store,

@@ -36,12 +36,14 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """What `kpy build` would do for a RUN: its isolation, and how. `problem`: why there is none, `hint`: what to do."""
+    """What `kpy build` would do for a RUN: its isolation, and how. `problem`: why there is none, `hint`: what to do.
+    `notes`: what it would say before it begins."""
 
     isolation: str
     how: str = ""
     problem: str = ""
     hint: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def possible(self) -> bool:
@@ -114,12 +116,13 @@ def foresee(prepare: Callable[[], strategies.Place]) -> Outlook:
     with os.fdopen(read, "rb") as stream:
         parts = stream.read().decode("utf-8", "replace").split("\0")
     _, status = os.waitpid(pid, 0)
-    if status or len(parts) != 4:
+    if status or len(parts) < 4:
         return Outlook(NO_RUN, problem=f"choosing the isolation ended with {os.waitstatus_to_exitcode(status)}")
-    return Outlook(*parts)
+    isolation, how, problem, hint, *notes = parts
+    return Outlook(isolation, how, problem, hint, tuple(notes))
 
 
-def _answer(prepare: Callable[[], strategies.Place]) -> tuple[str, str, str, str]:
+def _answer(prepare: Callable[[], strategies.Place]) -> tuple[str, ...]:
     try:
         chosen = prepare()
     except SandboxError as error:
@@ -131,7 +134,10 @@ def _answer(prepare: Callable[[], strategies.Place]) -> tuple[str, str, str, str
         how = "layers by overlayfs" if chosen.overlay and chosen.ids else "layers unpacked into one directory"
         how += ", processes of its own" if chosen.private_pids else ", processes shared with this place"
         how += "" if chosen.ids else ", root and other users emulated"
-    return chosen.isolation, how, "", ""
+    elif not chosen.ids:
+        how = "root and other users emulated"
+    notes = [f"{note.message} ({note.hint})" if note.hint else note.message for note in chosen.notes]
+    return chosen.isolation, how, "", "", *notes
 
 
 def _probes(directory: str) -> tuple[Probe, ...]:
@@ -149,7 +155,7 @@ def _probes(directory: str) -> tuple[Probe, ...]:
         ("setuid", "setuid to other users", survey.can_setuid(), "USER, su and daemons in a RUN without namespaces", ""),
         ("mknod", "mknod of a device", survey.can_mknod(directory), "devices in images by RUN", ""),
         ("filecap", "file capabilities", survey.can_set_capability(directory), "setcap in a RUN without namespaces", ""),
-        ("listener", "seccomp listener", survey.can_supervise(), "an emulated root where nothing else is allowed", ""),
+        ("listener", "seccomp listener", probe.can_supervise(), "an emulated root where nothing else is allowed", ""),
         ("memory", "/proc/PID/mem", survey.can_read_memory(), "the same: arguments of system calls", ""),
         ("network", "network namespace", survey.can_make_network(), "RUN --network=none with a loopback interface", ""),
         ("top", "new directory in /", survey.can_write_top(), "any top-level directory in a live root", ""),
@@ -166,7 +172,7 @@ def _ids() -> tuple[int, str]:
     except SandboxError as error:
         return error.errno or errno.EPERM, error.message
     count = sum(row[2] for row in found.uids)
-    return (0 if found.full else errno.EPERM), f"{count} uids" if count > 1 else "its own only"
+    return (0 if found.full else errno.EPERM), f"{count} uids" if found.problem is None else f"its own only: {found.problem.message}"
 
 
 def _writable(directory: str) -> int:

@@ -1,20 +1,23 @@
 """How RUN is done here: live, chroot or userns. Chosen once, before any thread starts; nobody asks again.
 
-`auto` prefers a user namespace: it is the only one that keeps the builder and the image apart. In a container of the
-builder image it is the live root, and only there: anywhere else that would empty somebody's machine. Who is not root
-there has root emulated (EXECUTION B), and so has who gets but one id in a user namespace. Where neither is possible,
-root gets a chroot.
+`auto` prefers a user namespace: it is the only one that keeps the builder and the image apart. Else, in a container of the
+builder image it is the live root, and only there: anywhere else that would empty somebody's machine. Who may not give
+files to others there has root emulated (EXECUTION B), and so has who gets but one id in a user namespace; where system
+calls cannot be answered, that is said before the build begins. Where neither is possible, root gets a chroot.
 """
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kpy.app.options import Isolation
 from kpy.errors import SandboxError
+from kpy.events import Reporter, Warned
 from kpy.linux import capabilities
 from kpy.sandbox.base import Sandbox
 from kpy.snapshot.base import Snapshotter
@@ -29,6 +32,10 @@ CONSENT = "KPY_DISPOSABLE_ROOT"
 """Set to 1 by the builder image: the root file system is nobody's and may be emptied. The place of the interpreter alone
 does not say so: somebody may have copied it to a machine."""
 
+if TYPE_CHECKING:
+    from kpy.linux.ledger import Ledger
+    from kpy.sandbox.handover import Emulation
+
 RunStrategy = Callable[[], tuple[Snapshotter, Sandbox]]
 
 
@@ -37,8 +44,9 @@ class Place:
     """What was chosen. `problem`: why no RUN can be done, raised when one is asked for.
 
     In a user namespace: `overlay`, whether overlayfs takes the state directory; `private_pids`, whether a new /proc
-    can be mounted. A container may refuse either (EXECUTION 0, row 4). `ids`: whether there are others than one's own; else
-    they are emulated (E5).
+    can be mounted. A container may refuse either (EXECUTION 0, row 4). `ids`: whether files can be given to others; else
+    root and all others are emulated (E2, E5). `listener`: the errno that says why that can be in part only. `notes`: what
+    the user should know of it before a build begins.
     """
 
     isolation: str
@@ -46,13 +54,14 @@ class Place:
     overlay: bool = True
     private_pids: bool = True
     ids: bool = True
+    listener: int = 0
+    notes: tuple[Warned, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Means:
     """What a strategy works with. `state` is kept between builds, `spool` goes with this one; `protected` are
-    the absolute paths that the build still needs when a live root has been emptied; `stack` ends with the build.
-    `warn` tells the user something."""
+    the absolute paths that the build still needs when a live root has been emptied; `stack` ends with the build."""
 
     layers: Layers
     state: Path
@@ -60,7 +69,7 @@ class Means:
     protected: tuple[str, ...]
     cancel: Cancel
     stack: ExitStack
-    warn: Callable[[str], None]
+    report: Reporter
 
 
 def prepare(isolation: Isolation, variables: Mapping[str, str], state: Path) -> Place:
@@ -84,12 +93,38 @@ def prepare(isolation: Isolation, variables: Mapping[str, str], state: Path) -> 
 
 
 def _auto(variables: Mapping[str, str], state: Path) -> Place:
-    if in_bundle() and variables.get(CONSENT) == "1":
-        return _live(variables)
-    try:
-        return _userns(state)
-    except SandboxError as error:
-        return Place("chroot") if _may_chroot() else Place("none", error)
+    live = in_bundle() and variables.get(CONSENT) == "1"
+    ways: list[Callable[[], Place]] = [lambda: _live(variables)] if live else []
+    if not live or _is_better_than_live(state):
+        ways.insert(0, lambda: _userns(state))
+    problem = None
+    for way in ways:
+        try:
+            return way()
+        except SandboxError as error:
+            problem = error
+    if _may_chroot() and not live:
+        return Place("chroot")
+    return Place("none", _explained(problem))
+
+
+def _explained(problem: SandboxError | None) -> SandboxError | None:
+    """In the RUN of a builder that emulates root there, nobody may make a user namespace (kpy.emulation.filter)."""
+    from kpy.linux.probe import can_supervise
+
+    if problem is None or can_supervise() != errno.EBUSY:
+        return problem
+    hint = "this is a RUN whose root another builder emulates: build outside of it, or in it with kpy's own image"
+    return SandboxError(problem.message, errno=problem.errno, hint=hint)
+
+
+def _is_better_than_live(state: Path) -> bool:
+    """Would a user namespace be? Root of a container may do as much in `/`, but for overlays; who is not root may not."""
+    from kpy.linux.probe import can_overlay, can_userns
+
+    if can_userns():
+        return False
+    return os.geteuid() != 0 or (_have(state) and can_overlay(str(state)) == 0)
 
 
 def in_bundle() -> bool:
@@ -103,18 +138,45 @@ def _may_chroot() -> bool:
 
 def _userns(state: Path) -> Place:
     from kpy.linux.probe import can_fresh_proc, can_overlay
-    from kpy.sandbox.enter import enter
+    from kpy.sandbox.enter import enter, rehearse
 
+    found = rehearse()
+    overlay = not _have(state) or not found.full or can_overlay(str(state)) == 0  # the store will say what is wrong with it
+    place = Place("userns", overlay=overlay, private_pids=can_fresh_proc() == 0, ids=found.full)
+    if found.problem is not None:
+        why = f"root and all other users are emulated, which takes longer: {found.problem.message}"
+        place = _emulated(place)
+        place = replace(place, notes=(Warned(why, found.problem.hint), *place.notes))
+    enter(found)
+    return place
+
+
+def _have(state: Path) -> bool:
+    """Is the state directory there, or can it be made?"""
     try:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
-        overlay = can_overlay(str(state)) == 0
     except OSError:
-        overlay = True  # the store will say what is wrong with its directory
-    private_pids = can_fresh_proc() == 0
-    return Place("userns", overlay=overlay, private_pids=private_pids, ids=enter().full)
+        return False
+    return True
+
+
+def _emulated(place: Place) -> Place:
+    """The same, with what an emulated root has there. Raises SandboxError if there can be none."""
+    from kpy.emulation.start import lost
+    from kpy.linux.probe import can_filter, can_supervise
+    from kpy.sandbox.handover import check_machine
+
+    check_machine()
+    number = can_supervise()
+    if not number:
+        return place
+    if refused := can_filter():
+        raise SandboxError(f"root cannot be emulated: no filter of system calls is allowed: {os.strerror(refused).lower()}", errno=refused)
+    return replace(place, listener=number, notes=(Warned(lost(number)),))
 
 
 def _live(variables: Mapping[str, str]) -> Place:
+    from kpy.linux.namespaces import gives_owners
     from kpy.sandbox.live import harden
 
     if not in_bundle() or variables.get(CONSENT) != "1":
@@ -122,8 +184,11 @@ def _live(variables: Mapping[str, str]) -> Place:
             "--isolation=live empties the root file system, which this one does not agree to",
             hint=f"build in a container of the kpy image; it has kpy in {BUNDLE}, and {CONSENT}=1",
         )
+    place = Place("live", ids=gives_owners())
+    if not place.ids:
+        place = _emulated(place)
     harden([BUNDLE])  # all that this process needs: what else is protected is for others
-    return Place("live")
+    return place
 
 
 def strategy(place: Place, means: Means) -> RunStrategy:
@@ -135,6 +200,8 @@ def strategy(place: Place, means: Means) -> RunStrategy:
         if place.problem is not None:
             raise place.problem
         if not made:
+            for note in place.notes:
+                means.report(note)
             made.append(makers[place.isolation](place, means))
         return made[0]
 
@@ -143,13 +210,13 @@ def strategy(place: Place, means: Means) -> RunStrategy:
 
 def _make_userns(place: Place, means: Means) -> tuple[Snapshotter, Sandbox]:
     from kpy.linux.ledger import Ledger
-    from kpy.sandbox.handover import NONE, Emulation
+    from kpy.sandbox.handover import NONE
     from kpy.sandbox.userns import UsernsSandbox
 
     scratch = means.state / "scratch"
     scratch.mkdir(mode=0o700, exist_ok=True)
     ledger = None if place.ids else Ledger()
-    emulation = NONE if ledger is None else Emulation(ledger, means.warn)
+    emulation = NONE if ledger is None else _emulation(ledger, place, means)
     sandbox = UsernsSandbox(str(scratch), private_pids=place.private_pids, emulation=emulation)
     # One directory, scanned before and after: where the state directory is itself on an overlay; and where a ledger says
     # whose files are, for it knows them by their inodes, which an overlay's copies have not.
@@ -166,9 +233,15 @@ def _make_userns(place: Place, means: Means) -> tuple[Snapshotter, Sandbox]:
     return OverlaySnapshotter(Stack(str(means.state / "snapshots")), means.layers), sandbox
 
 
-def _make_live(_: Place, means: Means) -> tuple[Snapshotter, Sandbox]:
-    from kpy.linux.ledger import Ledger
+def _emulation(ledger: "Ledger", place: Place, means: Means) -> "Emulation":
     from kpy.sandbox.handover import Emulation
+
+    return Emulation(ledger, lambda text: means.report(Warned(text)), refused=place.listener)
+
+
+def _make_live(place: Place, means: Means) -> tuple[Snapshotter, Sandbox]:
+    from kpy.linux.ledger import Ledger
+    from kpy.sandbox.handover import NONE
     from kpy.sandbox.live import LiveSandbox
     from kpy.snapshot.directory import LIVE_PATHS, DirectorySnapshotter
     from kpy.snapshot.ground import Directory, Ground
@@ -182,12 +255,13 @@ def _make_live(_: Place, means: Means) -> tuple[Snapshotter, Sandbox]:
     means.stack.enter_context(FileLock(f"{BUNDLE}/tmp/live.lock", cancel=means.cancel))
     protected = (*LIVE_PATHS, BUNDLE, *means.protected)
     ground: Ground = Directory("/")
-    emulation = Emulation()
-    if os.geteuid() != 0:
+    emulation = NONE
+    if not place.ids:
         from kpy.snapshot.slots import Slots
 
         ledger = Ledger()
-        ground, emulation = Slots(ledger, protected), Emulation(ledger, means.warn)
+        emulation = _emulation(ledger, place, means)
+        ground = Slots(ledger, protected)  # root without rights is no owner of what the builder image has in / either
     return (
         DirectorySnapshotter(ground, means.layers, protected=protected),
         LiveSandbox(means.spool, protected, emulation, f"{BUNDLE}/tmp/scripts"),

@@ -73,6 +73,7 @@ def table(found: Diagnosis) -> list[str]:
     lines = [f"This looks like {found.place[0]}: {found.place[1]} (uid {facts.uid}, gid {facts.gid})."]
     if outlook.possible:
         lines.append(f"RUN works: --isolation={outlook.isolation}" + (f", {outlook.how}" if outlook.how else "") + ".")
+        lines += [f"  {note}" for note in outlook.notes]
     else:
         lines.append(f"RUN does not work: {outlook.problem}.")
         lines += [f"  {outlook.hint}"] if outlook.hint else []

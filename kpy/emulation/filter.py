@@ -6,6 +6,7 @@ Every notification costs some 15 microseconds, so what need not come here does n
 import errno
 
 from kpy.emulation import ids
+from kpy.linux.namespaces import CLONE_NEWUSER
 from kpy.linux.seccomp import NOTIFY, Argument, Rule, assemble, fail
 from kpy.linux.syscalls import Arch
 
@@ -69,6 +70,11 @@ RULES: dict[str, tuple[Rule, ...]] = {
     ),
     "setrlimit": _limit(1),
     "prlimit64": _limit(2),
+    # What another root directory calls a file is not what we would: only in a user namespace could there be one. Docker's
+    # own filter refuses it too, and programs know what to do then.
+    "unshare": (Rule(fail(errno.EPERM), Argument(0, "any", CLONE_NEWUSER)),),
+    "clone": (Rule(fail(errno.EPERM), Argument(0, "any", CLONE_NEWUSER)),),
+    "clone3": _ABSENT,  # its flags are in memory
     # These do what we watch by other ways. Programs have others for older kernels, and for docker's own filter.
     "io_uring_setup": _ABSENT,
     **dict.fromkeys(("setxattrat", "getxattrat", "listxattrat", "removexattrat", "file_setattr"), _ABSENT),

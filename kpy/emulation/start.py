@@ -12,13 +12,10 @@ from kpy.emulation.identities import mark
 from kpy.linux import landlock, libc, seccomp
 from kpy.linux.syscalls import Arch
 
-OUTER = -1
-"""In place of an errno: somebody else emulates."""
 
-
-def confine(channel: socket.socket, arch: Arch, *, root: bool) -> bool:
+def confine(channel: socket.socket, arch: Arch, *, root: bool, refused: int = 0) -> None:
     """Come under the emulation, or what there is in its place; `receive` is told which at the other end of the channel.
-    False: this process is emulated already, by a kpy that runs this one, and has ids to set like any other.
+    `refused`: the errno that says why there can be none, where that is known (a listener may be given and be of no use).
 
     Also out of reach of what is not the RUN's: no process of it can read the builder's memory, or signal it, where the
     kernel has Landlock.
@@ -27,19 +24,17 @@ def confine(channel: socket.socket, arch: Arch, *, root: bool) -> bool:
     seccomp.no_new_privs()
     landlock.keep_apart(arch)
     try:
+        if refused:
+            raise OSError(refused, os.strerror(refused))
         if not mark():
             raise OSError(errno.EPERM, "the hard limit of locks is too low")
         listener = seccomp.install_with_listener(filters.watching(arch), arch)
     except OSError as error:
-        if error.errno == errno.EBUSY and os.geteuid() == 0:
-            channel.send(struct.pack("<i", OUTER))
-            return False
         seccomp.install(filters.forgetting(arch, root=root), arch)
         channel.send(struct.pack("<i", error.errno or errno.EIO))
-        return True
+        return
     channel.sendmsg([struct.pack("<i", 0)], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [listener]))])
     os.close(listener)
-    return True
 
 
 def receive(channel: socket.socket) -> tuple[int, int]:
@@ -56,7 +51,7 @@ def receive(channel: socket.socket) -> tuple[int, int]:
 
 def lost(number: int) -> str:
     """A line for the user: what a RUN lacks where there was no listener, for this reason; "" if it lacks nothing."""
-    if number in (OUTER, errno.EPIPE):
+    if number == errno.EPIPE:
         return ""
     reason = "another program watches this one's system calls" if number == errno.EBUSY else os.strerror(number).lower()
     return (

@@ -4,18 +4,24 @@ what /proc/sys says: filters and security modules differ.
 Call it early: it forks, so no other thread may run yet.
 """
 
+import ctypes
 import errno
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from kpy.linux import libc, mount, overlay
+from kpy.linux import libc, mount, overlay, seccomp
 from kpy.linux.namespaces import CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER
+from kpy.linux.syscalls import native
 
 _SAFE = mount.MS_NOSUID | mount.MS_NODEV | mount.MS_NOEXEC
+_NOTIFICATION_ARGUMENT = 40  # the offset of the second argument of the call in struct seccomp_notif
+_ANSWER = 4711
+_PATIENCE = 5  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +121,59 @@ def can_chown(directory: str) -> int:
     """May we give files in this directory to other users?"""
     with _place(directory) as place:
         return place if isinstance(place, int) else attempted(lambda: os.chown(place, 1, 1))
+
+
+def can_supervise() -> int:
+    """May we answer the system calls of a child, and read what they point to (seccomp user notification)? EBUSY: somebody
+    else does so already for us."""
+    return attempted(_supervise)
+
+
+def can_filter() -> int:
+    """May we have system calls fail that we name?"""
+
+    def attempt() -> None:
+        arch = native()
+        if arch is None:
+            raise OSError(errno.ENOSYS, "machine")
+        seccomp.no_new_privs()
+        seccomp.install(seccomp.assemble(arch, {}), arch)
+
+    return attempted(attempt)
+
+
+def _supervise() -> None:
+    """Filter ourselves, and answer the one call of a child of ours, by what its argument points to."""
+    arch = native()
+    if arch is None:
+        raise OSError(errno.ENOSYS, "machine")
+    word = ctypes.create_string_buffer(b"kpy", 8)
+    asked = arch.numbers["getgroups"]
+    seccomp.no_new_privs()
+    program = seccomp.assemble(arch, {"getgroups": (seccomp.Rule(seccomp.NOTIFY),)})
+    descriptor = seccomp.install_with_listener(program, arch)
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            os.close(descriptor)  # when nobody else has it, the call fails, and does not wait for ever
+            code = 0 if libc.syscall(asked, "getgroups", 8, word) == _ANSWER else 1
+        finally:
+            os._exit(code)
+    signal.alarm(_PATIENCE)  # a kernel that never tells: the probe dies, and that is the answer
+    listener = seccomp.Listener(descriptor)
+    request = bytes(listener.receive())
+    number = int.from_bytes(request[:8], "little")
+    address = int.from_bytes(request[_NOTIFICATION_ARGUMENT : _NOTIFICATION_ARGUMENT + 8], "little")
+    try:
+        memory = os.open(f"/proc/{pid}/mem", os.O_RDWR | os.O_CLOEXEC)
+        if os.pread(memory, 3, address) != b"kpy" or os.pwrite(memory, b"KPY", address) != 3:
+            raise OSError(errno.EIO, "memory")
+    finally:
+        listener.answer(number, _ANSWER, 0)
+    _, status = os.waitpid(pid, 0)
+    if status:
+        raise OSError(errno.EIO, "answer")
 
 
 def in_container(

@@ -6,9 +6,7 @@ Forks, as `probe.py` does: no other thread may run yet.
 
 import ctypes
 import errno
-import fcntl
 import os
-import platform
 import signal
 import struct
 import tempfile
@@ -19,14 +17,6 @@ from kpy.linux import libc
 from kpy.linux.namespaces import CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUSER
 from kpy.linux.probe import attempted
 
-_PR_SET_NO_NEW_PRIVS = 38
-_SET_MODE_FILTER = 1
-_NEW_LISTENER = 8
-_RECV, _SEND = 0xC0502100, 0xC0182101  # SECCOMP_IOCTL_NOTIF_*
-_ALLOW, _NOTIFY = 0x7FFF0000, 0x7FC00000
-# by machine: seccomp(2), and sched_yield(2), which nobody but the probe calls
-_NUMBERS = {"x86_64": (317, 24), "aarch64": (277, 124)}
-_ANSWER = 4711
 # VFS_CAP_REVISION_2 with CAP_NET_RAW permitted, as `setcap cap_net_raw+p` writes it (capabilities(7))
 _FILE_CAPABILITY = struct.pack("<5I", 0x02000000, 1 << 13, 0, 0, 0)
 
@@ -90,37 +80,6 @@ def _change(pid: int, word: "ctypes.Array[ctypes.c_char]") -> None:
     memory = os.open(f"/proc/{pid}/mem", os.O_RDWR | os.O_CLOEXEC)
     if os.pread(memory, 3, address) != b"kpy" or os.pwrite(memory, b"KPY", address) != 3 or os.pread(memory, 3, address) != b"KPY":
         raise OSError(errno.EIO, "memory")
-
-
-def can_supervise() -> int:
-    """May we answer the system calls of a child (seccomp user notification)? EBUSY: an outer builder does so already."""
-    return attempted(_supervise)
-
-
-def _supervise() -> None:
-    """Filter ourselves, and answer the one call of a child of ours."""
-    numbers = _NUMBERS.get(platform.machine())
-    if numbers is None:
-        raise OSError(errno.ENOSYS, "machine")
-    seccomp, asked = numbers
-    rows = [(0x20, 0, 0, 0), (0x15, 0, 1, asked), (0x06, 0, 0, _NOTIFY), (0x06, 0, 0, _ALLOW)]  # load nr; equal?; return
-    program = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *row) for row in rows))
-    head = struct.pack("@HP", len(rows), ctypes.addressof(program))
-    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1)
-    listener = libc.syscall(seccomp, "seccomp", _SET_MODE_FILTER, _NEW_LISTENER, head)
-    pid = os.fork()
-    if pid == 0:
-        with suppress(OSError):
-            os._exit(0 if libc.syscall(asked, "sched_yield") == _ANSWER else 1)
-        os._exit(1)
-    signal.alarm(5)  # a kernel that never tells: the probe dies, and that is the answer
-    request = bytearray(80)
-    fcntl.ioctl(listener, _RECV, request)
-    (ident,) = struct.unpack_from("=Q", request)
-    fcntl.ioctl(listener, _SEND, struct.pack("=QqiI", ident, _ANSWER, 0, 0))
-    _, status = os.waitpid(pid, 0)
-    if status:
-        raise OSError(errno.EIO, "answer")
 
 
 def kernel() -> str:

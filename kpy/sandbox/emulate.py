@@ -19,7 +19,8 @@ from kpy.linux import libc
 from kpy.linux.birth import identify
 from kpy.linux.ledger import Ledger, Record, physical
 from kpy.sandbox.base import Mount
-from kpy.sandbox.slotmounts import carrying, filled, is_slot
+from kpy.sandbox.carry import brought, carrying
+from kpy.sandbox.slotmounts import filled, is_slot
 from kpy.util.copytree import copy
 from kpy.util.erase import empty, remove
 
@@ -73,6 +74,7 @@ def mounted(mounts: Sequence[Mount], shelf: Shelf, warn: Callable[[bytes], None]
     os.makedirs(shelf.directory, mode=0o700, exist_ok=True)
     notes = [_Written(mount, shelf.root, mounts) for mount in mounts]
     with ExitStack() as stack:
+        stack.enter_context(brought(mounts, shelf.ledger))
         for number, mount in enumerate(mounts):
             try:
                 stack.enter_context(_one(mount, shelf, number, notes[number].add))
@@ -126,8 +128,6 @@ def _one(mount: Mount, shelf: Shelf, number: int, written: Callable[[str], None]
     target = resolve(shelf.root, mount.target)
     if target == (shelf.root.rstrip("/") or "/"):
         raise SandboxError("nothing can be mounted at /")
-    if shelf.ledger is not None and mount.ledger is not None:
-        shelf.ledger.records.update(mount.ledger.records)
     if shelf.ledger is not None and is_slot(target, shelf.ledger):
         with filled(mount, target, os.path.join(shelf.directory, f"aside-{os.getpid()}-{number}"), shelf.ledger):
             yield
@@ -213,7 +213,7 @@ def _bind(
         if error.errno not in {errno.EXDEV, errno.EBUSY, errno.EACCES, errno.EPERM, errno.EROFS}:
             raise
         copy(source, target, made=made)
-        return lambda: _bring_back(target, source)
+        return lambda: _bring_back(target, source, made)
 
     def move_back() -> None:
         if os.path.lexists(target):
@@ -254,13 +254,14 @@ def _times(top: str) -> Iterator[tuple[str, int]]:
             todo += sorted((entry.path for entry in os.scandir(path)), reverse=True)
 
 
-def _bring_back(target: str, source: str) -> None:
+def _bring_back(target: str, source: str, made: Callable[[str, str], None]) -> None:
     """Make a writable source that is on another file system hold what the RUN left at the target."""
     if os.path.isdir(source):
         empty(source)
         if os.path.isdir(target):
             for name in sorted(os.listdir(target)):
-                copy(os.path.join(target, name), os.path.join(source, name))
+                copy(os.path.join(target, name), os.path.join(source, name), made=made)
+            made(target, source)
     elif os.path.isfile(target):
         with open(target, "rb") as new, open(source, "wb") as old:
             while block := new.read(1 << 20):

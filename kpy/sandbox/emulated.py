@@ -23,9 +23,10 @@ _TICK = 0.05  # seconds
 
 
 class Emulated:
-    """The side that answers. Made before the fork of the RUN's first process, which is `uid`, `gid` and `groups`."""
+    """The side that answers. Made before the fork of the RUN's first process, which is `uid`, `gid` and `groups`.
+    `refused`: the errno that says why it can answer nothing, 0 if it can."""
 
-    def __init__(self, ledger: int, uid: int, gid: int, groups: "Iterable[int]") -> None:
+    def __init__(self, ledger: int, uid: int, gid: int, groups: "Iterable[int]", refused: int = 0) -> None:
         self._file = ledger
         os.set_inheritable(self._file, False)
         with open(self._file, "rb", closefd=False) as file:
@@ -33,6 +34,7 @@ class Emulated:
         arch = native()
         assert arch is not None  # who started us has looked
         self._arch = arch
+        self._refused = refused
         self._first = credentials.of_user(uid, gid, tuple(groups))
         self._ours, self._theirs = socket.socketpair()
         self._emulation: Emulation | None = None
@@ -55,12 +57,12 @@ class Emulated:
         key, born = identify(AT_FDCWD, path)
         self._ledger.records[key] = Record(mode, uid, gid, born=born)
 
-    def confine(self) -> bool:
+    def confine(self) -> None:
         """In the child: see kpy.emulation.start."""
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self._ours.close()
         with self._theirs:
-            return start.confine(self._theirs, self._arch, root=self._first.euid == 0)
+            start.confine(self._theirs, self._arch, root=self._first.euid == 0, refused=self._refused)
 
     def follow(self, child: int) -> int | None:
         """Answer until the child ends; its exit code. None if there is nothing to answer, and the child may live."""

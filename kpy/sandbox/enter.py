@@ -6,6 +6,7 @@ import errno
 import os
 import pwd
 import shutil
+import stat
 import subprocess
 from dataclasses import dataclass
 from typing import NoReturn
@@ -26,8 +27,11 @@ from kpy.linux.namespaces import (
     subordinate,
 )
 
-Subordinates = list[tuple[int, int]]
+ENOUGH = 65534
+"""So many ids beside root's an image may use: the last is that of nobody and nogroup, and few have files of higher ones."""
 
+_PROGRAMS = ("newuidmap", "newgidmap")
+_PATIENCE = 30.0  # seconds that these may take
 _BLOCK = 1 << 16
 _PIPE = 4096  # fits a pipe at once
 _LIMIT = 1 << 22
@@ -35,10 +39,12 @@ _LIMIT = 1 << 22
 
 @dataclass(frozen=True, slots=True)
 class IdMap:
-    """The ids that exist in the namespace: (first inside, first outside, how many)."""
+    """The ids that exist in the namespace: (first inside, first outside, how many). `problem`: why one's own is the only
+    one."""
 
     uids: tuple[tuple[int, int, int], ...]
     gids: tuple[tuple[int, int, int], ...]
+    problem: SandboxError | None = None
 
     @property
     def full(self) -> bool:
@@ -46,18 +52,35 @@ class IdMap:
         return has_others(list(self.uids), list(self.gids))
 
 
-def enter() -> IdMap:
-    """Enter a new user and mount namespace; no thread may have been started yet.
+def enter(found: IdMap | None = None) -> IdMap:
+    """Enter a new user and mount namespace; no thread may have been started yet. `found`: by `rehearse`, a moment ago.
 
-    An ordinary user becomes root, and his subordinate ids the ids from 1 on; who has none is root, and there is nobody
-    else. For root every id is itself: it only gives up its power over the host. Mounts are private from now
-    on. Supplementary groups are kept, for the files of the user that are readable by a group. Raises SandboxError with a
-    hint; the process is then as it was.
+    An ordinary user becomes root, and his subordinate ids the ids from 1 on; who has none, or not enough, or cannot get
+    them, is root, and there is nobody else. For root every id is itself: it only gives up its power over the host. Mounts
+    are private from now on. Supplementary groups are kept, for the files of the user that are readable by a group. Raises
+    SandboxError with a hint; the process is then as it was.
     """
-    uids, gids = _wanted_maps()
-    _rehearse(uids, gids)
-    _enter(uids, gids)
-    return IdMap(tuple(uids), tuple(gids))
+    found = rehearse() if found is None else found
+    _enter(list(found.uids), list(found.gids))
+    return found
+
+
+def rehearse() -> IdMap:
+    """The ids that `enter` would give, found in a fork that enters; this process stays as it is. Raises as `enter` does."""
+    found = _wanted()
+    try:
+        _rehearse(list(found.uids), list(found.gids))
+        return found
+    except SandboxError as error:
+        if found.problem is not None or _maps_itself():
+            raise
+        alone = _alone(error)
+    _rehearse(list(alone.uids), list(alone.gids))  # what this raises is not about ids
+    return alone
+
+
+def _alone(problem: SandboxError) -> IdMap:
+    return IdMap(tuple(only(os.geteuid())), tuple(only(os.getegid())), problem)
 
 
 def _rehearse(uids: Ranges, gids: Ranges) -> None:
@@ -92,11 +115,15 @@ def _enter(uids: Ranges, gids: Ranges) -> None:
             f"cannot create a user namespace: {_reason(error)}", errno=error.errno or 0, hint=_hint(error.errno or 0)
         ) from error
     problem = helper.finish()
-    if problem:
-        raise SandboxError(f"cannot map ids into the user namespace: {problem}", errno=errno.EPERM, hint=_hint(errno.EPERM))
     try:
-        os.setresgid(0, 0, 0)
-        os.setresuid(0, 0, 0)
+        if not problem:
+            os.setresgid(0, 0, 0)
+            os.setresuid(0, 0, 0)
+    except OSError:
+        problem = "newuidmap or newgidmap gave none, and said nothing"
+    if problem:
+        raise SandboxError(f"cannot map ids into the user namespace: {problem}", errno=errno.EPERM, hint=_powerless() or _hint(errno.EPERM))
+    try:
         make_private()
     except OSError as error:
         raise SandboxError(
@@ -104,37 +131,35 @@ def _enter(uids: Ranges, gids: Ranges) -> None:
         ) from error
 
 
-def _wanted_maps() -> tuple[Ranges, Ranges]:
+def _wanted() -> IdMap:
     if _maps_itself():
-        return identity(parse_map(_read("/proc/self/uid_map"))), identity(parse_map(_read("/proc/self/gid_map")))
-    uid = os.geteuid()
+        uids, gids = (identity(parse_map(_read(f"/proc/self/{kind}_map"))) for kind in ("uid", "gid"))
+        alone = None if has_others(uids, gids) else SandboxError("there is one user only in this user namespace", errno=errno.EPERM)
+        return IdMap(tuple(uids), tuple(gids), alone)
+    uid, gid = os.geteuid(), os.getegid()
     try:
         name = pwd.getpwuid(uid).pw_name
     except KeyError:
         name = ""
-    users = subordinate(_read("/etc/subuid"), name, uid)
-    groups = subordinate(_read("/etc/subgid"), name, uid)
-    problem = _lacking(name or str(uid), users, groups)
-    if problem is None:
-        return as_root(uid, users), as_root(os.getegid(), groups)
-    if uid == 0:  # of a container without capabilities, or one that is only emulated: that one gets no emulation below it
-        raise problem
-    return only(uid), only(os.getegid())
+    uids = as_root(uid, subordinate(_read("/etc/subuid"), name, uid))
+    gids = as_root(gid, subordinate(_read("/etc/subgid"), name, uid))
+    problem = _lacking(name or str(uid), uids, gids)
+    return _alone(problem) if problem is not None else IdMap(tuple(uids), tuple(gids))
 
 
-def _lacking(who: str, users: Subordinates, groups: Subordinates) -> SandboxError | None:
+def _lacking(who: str, uids: Ranges, gids: Ranges) -> SandboxError | None:
     """Why a user can have no other ids than his own."""
-    if not users or not groups:
-        file = "/etc/subgid" if users else "/etc/subuid"
-        return SandboxError(
-            f"user {who} needs subordinate ids to run RUN: {file} has none for him",
-            hint=f"as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {who}",
-        )
-    missing = [program for program in ("newuidmap", "newgidmap") if not shutil.which(program)]
-    if missing:
-        return SandboxError(
-            f"{missing[0]} is not installed", hint="install the package uidmap (Debian, Ubuntu) or shadow-utils (Fedora)"
-        )
+    for file, rows in (("/etc/subuid", uids), ("/etc/subgid", gids)):
+        count = sum(row[2] for row in rows) - 1
+        if count < ENOUGH:
+            return SandboxError(
+                f"{file} gives {who} {count} of the {ENOUGH} ids that images use" if count else f"{file} gives {who} no ids",
+                errno=errno.EPERM, hint=f"as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {who}",
+            )  # fmt: skip
+    for program in _PROGRAMS:
+        if not shutil.which(program):
+            hint = "install the package uidmap (Debian, Ubuntu) or shadow-utils (Fedora)"
+            return SandboxError(f"{program} is not installed", errno=errno.EPERM, hint=hint)
     return None
 
 
@@ -196,10 +221,36 @@ def _write_map(target: int, kind: str, program: str, rows: Ranges) -> None:
             file.write(dump_map(rows).encode())
         return
     numbers = [str(number) for row in rows for number in row]
-    done = subprocess.run([program, str(target), *numbers], check=False, capture_output=True)
+    done = subprocess.run(
+        [program, str(target), *numbers], check=False, stdin=subprocess.DEVNULL, capture_output=True, timeout=_PATIENCE
+    )
     if done.returncode:
         said = done.stderr.decode("utf-8", "replace").strip()
         raise OSError(said or f"{program} ended with {done.returncode}")
+
+
+def _powerless() -> str:
+    """Why newuidmap cannot do what only root can; nothing, when it seems that it could."""
+    if _status("NoNewPrivs") == "1":
+        return "newuidmap cannot get its rights: this process was started with no_new_privs"
+    for program in _PROGRAMS:
+        path = shutil.which(program) or ""
+        try:
+            found = os.stat(path)
+            if os.statvfs(path).f_flag & os.ST_NOSUID:
+                return f"{path} cannot get its rights: its file system is mounted nosuid"
+            if not (found.st_uid == 0 and found.st_mode & stat.S_ISUID) and not _has_capabilities(path):
+                return f"{path} has no rights: as root, chmod u+s {path}"
+        except OSError:
+            continue
+    return ""
+
+
+def _has_capabilities(path: str) -> bool:
+    try:
+        return bool(os.getxattr(path, "security.capability"))
+    except OSError:
+        return False
 
 
 def _hint(number: int) -> str:
@@ -217,8 +268,6 @@ def _hint(number: int) -> str:
         return "as root: sysctl user.max_user_namespaces=15000"
     if _status("Seccomp") == "2":
         return "a seccomp filter forbids it, as in most containers: run the container with seccomp=unconfined"
-    if _status("NoNewPrivs") == "1":
-        return "newuidmap cannot get its rights: this process was started with no_new_privs"
     return ""
 
 
@@ -240,10 +289,3 @@ def _read(path: str) -> str:
             return file.read(_LIMIT)
     except OSError:
         return ""
-
-
-def rehearse() -> IdMap:
-    """The ids that `enter` would give, found in a fork that enters; this process stays as it is. Raises as `enter` does."""
-    uids, gids = _wanted_maps()
-    _rehearse(uids, gids)
-    return IdMap(tuple(uids), tuple(gids))

@@ -16,10 +16,12 @@ def unheard(text: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Emulation:
-    """A ledger where root is emulated, and who is told what cannot be."""
+    """A ledger where root is emulated, and who is told what cannot be. `refused`: the errno that says why no system call
+    can be answered, where that is known; then what root does is forgotten."""
 
     ledger: Ledger | None = None
     warn: Callable[[str], None] = unheard
+    refused: int = 0
 
 
 NONE = Emulation()

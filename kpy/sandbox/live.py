@@ -98,7 +98,7 @@ class LiveSandbox:
         if not os.access(_MOUNTABLE, os.W_OK):
             process, mounts = self._scripts_elsewhere(process, mounts)
         with lent(), mounted(mounts, self._shelf, log), _extra_hosts(process.hosts):
-            job = Job(process, "/", environment(process, "/"), self._emulation.ledger, self._emulation.warn)
+            job = Job(process, "/", environment(process, "/"), self._emulation)
             return run(job, log, cancel)
 
     def _scripts_elsewhere(self, process: Process, mounts: Sequence[Mount]) -> tuple[Process, list[Mount]]:

@@ -12,6 +12,7 @@ from kpy.linux import libc
 from kpy.linux.birth import identify, recorded
 from kpy.linux.ledger import Ledger, Record
 from kpy.sandbox.base import Mount
+from kpy.sandbox.carry import carrying
 from kpy.util.copytree import copy
 from kpy.util.erase import empty, remove
 
@@ -55,6 +56,7 @@ def filled(mount: Mount, target: str, aside: str, ledger: Ledger) -> Iterator[No
         finally:
             if writes:
                 _move_all(target, mount.source, made)
+                made(target, mount.source)
     finally:
         empty(target)
         _move_all(aside, target, made)
@@ -63,21 +65,6 @@ def filled(mount: Mount, target: str, aside: str, ledger: Ledger) -> Iterator[No
             ledger.records[key] = before
         else:
             ledger.records.pop(key, None)
-
-
-def carrying(ledger: Ledger | None) -> Callable[[str, str], None]:
-    """For `copy`: what is recorded of a file is recorded of its copy."""
-
-    def made(old: str, new: str) -> None:
-        if ledger is None or not ledger.records:
-            return
-        found = os.lstat(old)
-        told = recorded(ledger, (found.st_dev, found.st_ino), os.fsencode(old))
-        if told is not None:
-            key, born = identify(libc.AT_FDCWD, os.fsencode(new))
-            ledger.records[key] = Record(told.mode, told.uid, told.gid, told.rdev, born, dict(told.xattrs))
-
-    return made
 
 
 def _move_all(source: str, target: str, made: Callable[[str, str], None]) -> None:

@@ -15,10 +15,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from kpy.errors import InterruptedBuildError, SandboxError
-from kpy.linux.ledger import Ledger
 from kpy.sandbox import supervisor
 from kpy.sandbox.base import Process
-from kpy.sandbox.handover import check_machine, handed, take_back, unheard
+from kpy.sandbox.handover import NONE, Emulation, check_machine, handed, take_back
 from kpy.util.cancel import Cancel
 
 _BLOCK = 1 << 16
@@ -30,26 +29,25 @@ class Job:
     """A process, its root as this process sees it, and its whole environment.
 
     With a ledger, root is emulated: the process and all that it starts run as the user that kpy is, and believe to be
-    `process.identity`. `run` brings the ledger up to date, in place. `warn` is told, in one line, when the emulation
-    cannot be had and what the image lacks for it.
+    `process.identity`. `run` brings the ledger up to date, in place. See handover.Emulation.
     """
 
     process: Process
     root: str
     env: tuple[str, ...] = field(repr=False)
-    ledger: Ledger | None = field(default=None, repr=False)
-    warn: Callable[[str], None] = unheard
+    emulation: Emulation = field(default=NONE, repr=False)
 
 
 def run(job: Job, log: Callable[[bytes], None], cancel: Cancel) -> int:
     """Run to the end; see Sandbox.run. When this returns or raises, no process of the job is left."""
     if cancel.is_set:
         raise InterruptedBuildError("interrupted")
-    if job.ledger is not None:
+    emulated = job.emulation.ledger
+    if emulated is not None:
         check_machine()
     spec_read, spec_write = os.pipe2(os.O_CLOEXEC)
     outcome_read, outcome_write = os.pipe2(os.O_CLOEXEC)
-    with os.fdopen(spec_write, "wb") as spec, os.fdopen(outcome_read, "rb") as outcome, handed(job.ledger) as ledger:
+    with os.fdopen(spec_write, "wb") as spec, os.fdopen(outcome_read, "rb") as outcome, handed(emulated) as ledger:
         try:
             program = _start(spec_read, outcome_write, *ledger)
         finally:
@@ -68,11 +66,11 @@ def run(job: Job, log: Callable[[bytes], None], cancel: Cancel) -> int:
             finally:
                 program.wait()
             answer = outcome.read()
-        if job.ledger is not None:
-            take_back(job.ledger, *ledger)
+        if emulated is not None:
+            take_back(emulated, *ledger)
     if cancel.is_set:
         raise InterruptedBuildError("interrupted")
-    return _status(answer, program.returncode, job.warn)
+    return _status(answer, program.returncode, job.emulation.warn)
 
 
 @functools.cache
@@ -146,6 +144,7 @@ def _spec(job: Job, ledger: int | None = None) -> bytes:
             "no_network": network_isolation() if process.network == "none" else "",
             "ulimits": process.ulimits,
             "ledger": ledger,
+            "refused": job.emulation.refused,
         }
     ).encode()
 

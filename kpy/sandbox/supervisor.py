@@ -57,7 +57,7 @@ def main(spec_fd: int, outcome_fd: int) -> None:
     signal.signal(signal.SIGTERM, stop)
     emulated = None
     if spec["ledger"] is not None:
-        emulated = Emulated(spec["ledger"], spec["uid"], spec["gid"], _groups(spec))
+        emulated = Emulated(spec["ledger"], spec["uid"], spec["gid"], _groups(spec), spec["refused"])
     read, write = os.pipe2(os.O_CLOEXEC)
     child = os.fork()
     if child == 0:
@@ -91,8 +91,7 @@ def _become(libc: ctypes.CDLL, spec: dict[str, Any], report: int, emulated: Emul
             _forbid_sockets(spec)
         else:
             _forbid_sockets(spec)
-            if not emulated.confine():
-                _take_ids(spec)
+            emulated.confine()
         # A change of ids clears it, so last: nothing outlives us even when we are killed.
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         execute([os.fsencode(part) for part in spec["argv"]], [os.fsencode(item) for item in spec["env"]])

@@ -24,6 +24,7 @@ from kpy.linux.namespaces import (
 from kpy.linux.users import home_of
 from kpy.sandbox import process as runner
 from kpy.sandbox.base import Mount, Process
+from kpy.sandbox.carry import brought
 from kpy.sandbox.etcfiles import hosts_file, resolver_file
 from kpy.sandbox.handover import NONE, Emulation, check_machine
 from kpy.sandbox.rlimits import too_high
@@ -68,7 +69,8 @@ class UsernsSandbox:
         """See Sandbox.run."""
         with self._scratch(mounts) as scratch:
             spec = self._spec(process, root, mounts, scratch)
-            ended = runner.run(spec, root, log, cancel, self.emulation.ledger)
+            with brought(mounts, self.emulation.ledger):
+                ended = runner.run(spec, root, log, cancel, self.emulation.ledger)
         if ended.status is None:
             raise SandboxError(ended.problem, errno=ended.errno, hint=_hint(ended))
         if ended.warning:
@@ -122,6 +124,7 @@ class UsernsSandbox:
             "groups": list(identity.groups),
             "capabilities": capabilities.DEFAULT if self.emulation.ledger is None else 0,
             "ulimits": process.ulimits,
+            "refused": self.emulation.refused,
         }
 
 
@@ -136,7 +139,7 @@ def _mount(mount: Mount) -> dict[str, Any]:
         "target": os.fsencode(mount.target),
         "source": os.fsencode(mount.source),
         "read_only": mount.read_only,
-        "discard": mount.discard,
+        "discard": mount.discard and not mount.ours,  # an overlay's files are not those that a ledger knows
         "size": mount.size,
         "data": mount.data,
         "mode": mount.mode,

@@ -1,17 +1,23 @@
 """Cache mounts (R15): directories of the store that outlive builds; made once, shared or locked as the Dockerfile says.
 
 A directory is known by its id, the owner and mode that it starts with, and the content that it starts from, as in
-BuildKit. Beside it are `.lock`, held by whoever has it mounted, and for more private users at once `.1`, `.2` and on.
+BuildKit. Beside it are `.lock`, held by whoever has it mounted, and for more private users at once `.1`, `.2` and on; and
+where files cannot be given to others, `.owners`: what a ledger says of those in it.
 """
 
 import hashlib
 import os
+import stat
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 from kpy.errors import ContextError, SandboxError, StoreError
 from kpy.layer.entry import Kind
+from kpy.linux.birth import identify
+from kpy.linux.ledger import Ledger, Record, physical
+from kpy.linux.libc import AT_FDCWD
 from kpy.linux.namespaces import gives_owners
 from kpy.plan.model import MountOp
 from kpy.solver.inputs import files_of, mount_key
@@ -25,9 +31,17 @@ from kpy.util.locks import FileLock
 _MOST_PRIVATE = 1000
 
 
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """A directory, and what its files are where the disk cannot say it."""
+
+    path: str
+    ledger: Ledger | None
+
+
 def open_caches(
     mounts: Sequence[MountOp], inputs: Sequence[Value], services: Services, stack: ExitStack
-) -> Mapping[MountOp, str]:
+) -> Mapping[MountOp, Cache]:
     """The directory of each cache mount of one RUN, held until `stack` ends.
 
     Waits for locked ones; two RUNs never wait for each other, whatever they lock. Raises SandboxError, StoreError,
@@ -39,7 +53,7 @@ def open_caches(
         return {}
     with fs.io_errors("make", base):
         os.makedirs(base, mode=0o700, exist_ok=True)
-    found: dict[MountOp, str] = {}
+    found: dict[MountOp, Cache] = {}
     # One order for everybody, and each directory once: who waits holds only what comes before.
     for name in sorted({name for _, name in caches}):
         same = [item for item, found_name in caches if found_name == name]
@@ -47,13 +61,13 @@ def open_caches(
             if item.sharing == "private":
                 path = _private(base, name, services, stack)
                 _ensure(path, item, inputs, services)
-                found[item] = str(path)
+                found[item] = _opened(path, item, services, stack)
         together = [item for item in same if item.sharing != "private"]
         if together:
             shared = all(item.sharing == "shared" for item in together)
             stack.enter_context(FileLock(base / f"{name}.lock", shared=shared, cancel=services.cancel))
             _ensure(base / name, together[0], inputs, services)
-            found |= dict.fromkeys(together, str(base / name))
+            found |= dict.fromkeys(together, _opened(base / name, together[0], services, stack))
     return found
 
 
@@ -76,6 +90,58 @@ def _private(base: Path, name: str, services: Services, stack: ExitStack) -> Pat
     raise SandboxError(f"{_MOST_PRIVATE} RUNs use this private cache at once")
 
 
+def _opened(path: Path, item: MountOp, services: Services, stack: ExitStack) -> Cache:
+    """With what is known of its files; what is known when `stack` ends is kept."""
+    if gives_owners():
+        return Cache(str(path), None)
+    with fs.io_errors("read", path):
+        ledger = _load(path)
+        key, born = identify(AT_FDCWD, os.fsencode(path))
+        ledger.records.setdefault(key, Record(stat.S_IFDIR | item.mode, item.uid, item.gid, born=born))
+    before = set(_rows(ledger))
+    stack.callback(_keep, path, ledger, before, services)
+    return Cache(str(path), ledger)
+
+
+def _keep(path: Path, ledger: Ledger, before: set[bytes], services: Services) -> None:
+    """Other builds may have the same cache now: what they say of it since we began stays, but where we say something too."""
+    now = _rows(ledger)
+    if now.keys() == before:
+        return
+    with fs.io_errors("write", path), FileLock(path.with_name(f"{path.name}.make"), cancel=services.cancel):
+        kept = _load(path)
+        for row, key in _rows(kept).items():
+            if row in before and row not in now:
+                del kept.records[key]
+        kept.records.update(ledger.records)
+        _save(path, kept)
+
+
+def _rows(ledger: Ledger) -> dict[bytes, tuple[int, int]]:
+    """Each record as text, and its key."""
+    found = {}
+    for key, record in ledger.records.items():
+        one = Ledger()
+        one.records[key] = record
+        found[one.dump()] = key
+    return found
+
+
+def _save(path: Path, ledger: Ledger) -> None:
+    fs.write_atomic(path.with_name(f"{path.name}.owners"), ledger.dump())
+
+
+def _load(path: Path) -> Ledger:
+    """What was kept. Devices have other numbers after a restart; inodes do not."""
+    try:
+        kept = Ledger.load(path.with_name(f"{path.name}.owners").read_bytes())
+    except (FileNotFoundError, ValueError, EOFError, TypeError):
+        return Ledger()
+    device = path.stat().st_dev
+    kept.records = {(device, inode): record for (_, inode), record in kept.records.items()}
+    return kept
+
+
 def _ensure(path: Path, item: MountOp, inputs: Sequence[Value], services: Services) -> None:
     """Make the directory if it is not there; whole or not at all."""
     if path.is_dir():
@@ -86,8 +152,12 @@ def _ensure(path: Path, item: MountOp, inputs: Sequence[Value], services: Servic
         new = path.with_name(f"{path.name}.new")
         with fs.io_errors("make", new):
             remove(str(new))  # of a build that was killed
+            path.with_name(f"{path.name}.owners").unlink(missing_ok=True)
             if item.input >= 0:
-                _seed(new, item, inputs[item.input], services)
+                ledger = None if gives_owners() else Ledger()
+                _seed(new, item, inputs[item.input], services, ledger)
+                if ledger is not None:
+                    _save(path, ledger)
             else:
                 os.mkdir(new)
                 _dress(new, item)
@@ -96,17 +166,17 @@ def _ensure(path: Path, item: MountOp, inputs: Sequence[Value], services: Servic
 
 def _dress(new: Path, item: MountOp) -> None:
     try:
-        if gives_owners():  # else root is emulated, and the mount says whose it is
+        if gives_owners():  # else root is emulated, and the ledger says whose it is
             os.chown(new, item.uid, item.gid)
     except OSError as error:
         raise SandboxError(
             f"cannot give the cache {item.id} to {item.uid}:{item.gid}: {fs.reason(error)}", errno=error.errno or 0,
             hint="such ids are not mapped for the user who builds: use smaller ones, or give the user more subordinate ids",
         ) from error  # fmt: skip
-    os.chmod(new, item.mode)
+    os.chmod(new, item.mode if gives_owners() else physical(stat.S_IFDIR | item.mode))
 
 
-def _seed(new: Path, item: MountOp, value: Value, services: Services) -> None:
+def _seed(new: Path, item: MountOp, value: Value, services: Services, ledger: Ledger | None) -> None:
     source, _ = files_of(value, services)
     path = resolve(source, item.source)
     entry = source.lookup(path)
@@ -114,4 +184,4 @@ def _seed(new: Path, item: MountOp, value: Value, services: Services) -> None:
         what = "not found" if entry is None else "no directory"
         raise ContextError(f'"{item.source}": {what} in the source of the cache at {item.target}')
     with ExitStack() as stack:
-        os.rename(materialise(FilesValue(source), path, services, stack), new)
+        os.rename(materialise(FilesValue(source), path, services, stack, ledger), new)

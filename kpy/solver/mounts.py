@@ -23,16 +23,17 @@ def make_mounts(
     """The mounts of a RUN, and the variables that secrets set. What they need lives as long as `stack`."""
     mounts: list[Mount] = []
     variables: list[str] = []
-    ledger = Ledger() if os.geteuid() != 0 else None  # what is unpacked here has owners that the disk will not take
+    ledger = None if gives_owners() else Ledger()  # what is unpacked here has owners that the disk will not take
     caches = open_caches(op.mounts, inputs, services, stack)
     for item in op.mounts:
         match item.kind:
             case "bind":
-                source = _source(item, inputs[item.input], services, stack, ledger)
+                source, ours = _source(item, inputs[item.input], services, stack, ledger)
                 read_only = item.read_only
-                mounts.append(Mount("bind", item.target, source, read_only, discard=not read_only, ledger=ledger))
+                mounts.append(Mount("bind", item.target, source, read_only, discard=not read_only, ours=ours, ledger=ledger))
             case "cache":
-                mounts.append(Mount("bind", item.target, caches[item], read_only=item.read_only, uid=item.uid, gid=item.gid))
+                cache = caches[item]
+                mounts.append(Mount("bind", item.target, cache.path, read_only=item.read_only, ledger=cache.ledger))
             case "tmpfs":
                 mounts.append(Mount("tmpfs", item.target, size=item.size))
             case "secret":
@@ -68,8 +69,9 @@ def _script(script: tuple[str, str]) -> Mount:
     )
 
 
-def _source(item: MountOp, value: Value, services: Services, stack: ExitStack, ledger: Ledger | None) -> str:
-    """A directory or file on disk that has what is to be mounted; never a path outside of the source."""
+def _source(item: MountOp, value: Value, services: Services, stack: ExitStack, ledger: Ledger | None) -> tuple[str, bool]:
+    """A directory or file on disk that has what is to be mounted; never a path outside of the source. Is it there for this
+    RUN alone?"""
     snapshotter, _ = services.strategy()
     if isinstance(value, ChainValue):
         tree = services.layers.tree(value.chain)
@@ -80,14 +82,14 @@ def _source(item: MountOp, value: Value, services: Services, stack: ExitStack, l
             root = stack.enter_context(snapshotter.view(value.chain))
             if root is None:
                 root = stack.enter_context(snapshotter.prepare(value.chain, value.base)).root
-            return os.path.join(root, path) if path else root
-        return materialise(FilesValue(files_of(value, services)[0]), path, services, stack, ledger)
+            return (os.path.join(root, path) if path else root), False
+        return materialise(FilesValue(files_of(value, services)[0]), path, services, stack, ledger), True
     path = resolve(value.source, item.source)
     if value.source.lookup(path) is None:
         raise ContextError(f'"/{path}": not found in the build context', hint="is it excluded by .dockerignore?")
     if value.root:
-        return os.path.join(value.root, path) if path else value.root
-    return materialise(value, path, services, stack, ledger)
+        return (os.path.join(value.root, path) if path else value.root), False
+    return materialise(value, path, services, stack, ledger), True
 
 
 def _ssh(item: MountOp, services: Services, mounts: list[Mount], stack: ExitStack) -> None:

@@ -9,7 +9,9 @@ import yaml
 from kpy.app.doctor import Diagnosis, Facts, Outlook, Probe, foresee, place
 from kpy.app.remedies import CAPABILITIES, remedies
 from kpy.app.strategy import Place
+from kpy.cli.doctor import table
 from kpy.errors import SandboxError
+from kpy.events import Warned
 
 FACTS = Facts(
     system="linux", uid=1000, gid=1000, named=True, container=False, mapped=False, no_new_privileges=False, seccomp=False,
@@ -57,6 +59,15 @@ def test_what_a_build_would_choose_is_chosen_in_a_fork() -> None:
     assert seen == []
     one = foresee(lambda: Place("userns", ids=False))
     assert one.how == "layers unpacked into one directory, processes of its own, root and other users emulated"
+
+
+def test_what_a_build_would_say_before_it_begins() -> None:
+    notes = (Warned("one id", "ask for more"), Warned("no owners"))
+    found = foresee(lambda: Place("live", ids=False, notes=notes))
+    assert found == Outlook("live", "root and other users emulated", notes=("one id (ask for more)", "no owners"))
+    assert table(diagnosis(found))[1:4] == [
+        "RUN works: --isolation=live, root and other users emulated.", "  one id (ask for more)", "  no owners"
+    ]  # fmt: skip
 
 
 def test_why_there_is_no_run() -> None:

@@ -32,6 +32,23 @@ def test_as_root_is_one_row_after_the_other():
     assert len(as_root(1, [(number, 1) for number in range(2, 1000)])) == 340
 
 
+def test_no_id_is_in_a_map_twice():
+    """Whatever /etc/subuid says: lines that are there twice, that overlap, or that have the user's own id."""
+    assert as_root(1001, [(100000, 65536), (100000, 65536)]) == [(0, 1001, 1), (1, 100000, 65536)]
+    assert as_root(1001, [(1000, 10)]) == [(0, 1001, 1), (1, 1000, 1), (2, 1002, 8)]
+    assert as_root(5, [(20, 10), (40, 10), (10, 50)]) == [
+        (0, 5, 1), (1, 20, 10), (11, 40, 10), (21, 10, 10), (31, 30, 10), (41, 50, 10)
+    ]  # fmt: skip
+
+
+@given(st.integers(0, 40), st.lists(st.tuples(st.integers(1, 40), st.integers(1, 20)), max_size=6))
+def test_maps_have_each_id_of_the_ranges_once(own, ranges):
+    rows = as_root(own, ranges)
+    ids = [number for _, first, count in rows for number in range(first, first + count)]
+    assert sorted(ids) == sorted({own}.union(*(range(first, first + count) for first, count in ranges)))
+    assert [row[0] for row in rows] == [sum(row[2] for row in rows[:number]) for number in range(len(rows))]
+
+
 def test_identity_keeps_what_exists():
     rows = parse_map("         0     100000      65536\n     65536 5 1\n")
     assert identity(rows) == [(0, 0, 65536), (65536, 65536, 1)]

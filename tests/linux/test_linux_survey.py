@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kpy.linux import survey
+from kpy.linux import probe, survey
 
 
 def did(action) -> int:
@@ -40,7 +40,7 @@ def test_what_is_not_there_is_the_answer(tmp_path: Path) -> None:
 def test_the_forks_leave_this_process_as_it_was() -> None:
     children = _children()
     before = (os.getresuid(), survey.status("Seccomp"), survey.status("NoNewPrivs"), os.stat("/proc/self/ns/net").st_ino)
-    answers = [survey.can_setuid(), survey.can_supervise(), survey.can_read_memory(), survey.can_make_network()]
+    answers = [survey.can_setuid(), probe.can_supervise(), survey.can_read_memory(), survey.can_make_network()]
     assert all(0 <= answer < 256 for answer in answers)
     assert before == (os.getresuid(), survey.status("Seccomp"), survey.status("NoNewPrivs"), os.stat("/proc/self/ns/net").st_ino)
     assert _children() == children

@@ -167,7 +167,7 @@ def test_a_cache_on_another_file_system_is_copied_and_brought_back(place: Place,
     (target / "sub" / "new").write_text("kept")
     (place.host / "old").touch()
 
-    _bring_back(str(target), str(place.host))
+    _bring_back(str(target), str(place.host), lambda _, __: None)
 
     assert os.listdir(place.host) == ["sub"]
     assert (place.host / "sub" / "new").read_text() == "kept"

@@ -1,0 +1,61 @@
+"""What a ledger says of the files of mounts: brought to where root is emulated, and back to who keeps the mount. The records
+of files that are copied on the way. Knows nothing of how mounts are made."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from kpy.linux import libc
+from kpy.linux.birth import identify, recorded
+from kpy.linux.ledger import Ledger, Record
+from kpy.sandbox.base import Mount
+from kpy.util.fs import io_errors
+
+
+@contextmanager
+def brought(mounts: Sequence[Mount], ledger: Ledger | None) -> Iterator[None]:
+    """Have what the mounts' ledgers say in `ledger` while the block runs; those of mounts that keep what is written have
+    what it says of their files afterwards."""
+    mine = [mount for mount in mounts if mount.ledger is not None]
+    if ledger is None or not mine:
+        yield
+        return
+    for mount in mine:
+        assert mount.ledger is not None
+        ledger.records.update(mount.ledger.records)
+    try:
+        yield
+    finally:
+        for mount in mine:
+            if mount.kind == "bind" and not mount.read_only and not mount.discard:
+                assert mount.ledger is not None
+                with io_errors("read", mount.source):
+                    mount.ledger.records = of_tree(ledger, mount.source)
+
+
+def of_tree(ledger: Ledger, top: str) -> dict[tuple[int, int], Record]:
+    """What is recorded of a directory and of all that is in it. Nothing may be mounted in it."""
+    found = os.stat(top)
+    keys, pending = {(found.st_dev, found.st_ino)}, [top] if os.path.isdir(top) else []
+    while pending:
+        with os.scandir(pending.pop()) as entries:
+            for entry in entries:
+                keys.add((found.st_dev, entry.inode()))  # no stat: caches are large
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(entry.path)
+    return {key: record for key, record in ledger.records.items() if key in keys}
+
+
+def carrying(ledger: Ledger | None) -> Callable[[str, str], None]:
+    """For `copy`: what is recorded of a file is recorded of its copy."""
+
+    def made(old: str, new: str) -> None:
+        if ledger is None or not ledger.records:
+            return
+        found = os.lstat(old)
+        told = recorded(ledger, (found.st_dev, found.st_ino), os.fsencode(old))
+        if told is not None:
+            key, born = identify(libc.AT_FDCWD, os.fsencode(new))
+            ledger.records[key] = Record(told.mode, told.uid, told.gid, told.rdev, born, dict(told.xattrs))
+
+    return made
