@@ -60,11 +60,14 @@ def say(text: str) -> None:
 
 def shell(command: str, **more: object) -> str:
     """The output of a command of ours, which must succeed."""
-    done = subprocess.run(["sh", "-ec", command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, **more)  # type: ignore[call-overload]
-    print(done.stdout, flush=True)
-    if done.returncode:
-        raise AssertionError(f"{command}: exit code {done.returncode}")
-    return str(done.stdout)
+    lines = []
+    with subprocess.Popen(["sh", "-ec", command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **more) as program:  # type: ignore[call-overload]
+        for line in program.stdout:
+            lines.append(line)
+            print(line, end="", flush=True)  # the console shows how far it is
+    if program.returncode:
+        raise AssertionError(f"{command}: exit code {program.returncode}")
+    return "".join(lines)
 
 
 def prepare() -> None:
@@ -108,7 +111,7 @@ def facts() -> None:
         os._exit(0)
     os.close(write)
     say(f"facts: {platform.release()} {platform.machine()} killable {killable} {os.read(read, 1000).decode()}")
-    shell("kpy doctor || true; setpriv --reuid many --regid many --init-groups kpy doctor || true")
+    shell("setpriv --reuid many --regid many --init-groups env HOME=/tmp kpy doctor || true")
 
 
 def unit() -> None:
@@ -116,7 +119,7 @@ def unit() -> None:
     for user in ("root", "many"):
         text = shell(
             f"cd {CHECKOUT}; setpriv --reuid {user} --regid {user} --init-groups env HOME=/tmp CI=1 "
-            "python3 -m pytest -p no:cacheprovider -q tests/emulation tests/linux tests/sandbox 2>&1 || touch /failed"
+            "python3 -m pytest -p no:cacheprovider -v --tb=short tests/emulation tests/linux 2>&1 || touch /failed"
         )
         say(f"unit as {user}: {text.strip().splitlines()[-1]}")
 
@@ -124,7 +127,7 @@ def unit() -> None:
 def emulation() -> None:
     """All tests of the emulation, random programs too, as a user without rights."""
     text = shell(
-        f"cd {CHECKOUT}; python3 -m pytest -p no:cacheprovider -q --durations=5 integration/machines/guest_emulation.py 2>&1 || touch /failed"
+        f"cd {CHECKOUT}; CI=1 python3 -m pytest -p no:cacheprovider -v --tb=short --durations=5 integration/machines/guest_emulation.py 2>&1 || touch /failed"
     )
     say(f"emulation: {text.strip().splitlines()[-1]}")
 
@@ -248,7 +251,10 @@ STEPS: dict[str, Callable[[], None]] = {"facts": facts, "unit": unit, "emulation
 
 def main() -> None:
     """The program."""
-    words = (CHECKOUT / "words").read_text().split()
+    words, programs = (CHECKOUT / "words").read_text().split(), "100"
+    if words and words[-1].isdigit():
+        programs = words.pop()
+    os.environ["PROGRAMS"] = programs
     prepare()
     for name, step in STEPS.items():
         if words and name not in words:
