@@ -1,5 +1,8 @@
 """Answers that did not arrive. Before Linux 5.19 a signal interrupts a process that waits for one; after its handler it
 makes the call anew (SA_RESTART), and what was made for it the first time would be in its way. It gets the first answer then.
+
+Not all can be had: one that a signal wakes in the moment of the answer drops it, and the kernel tells us nothing. And a
+handler without SA_RESTART makes the call fail with EINTR, whatever we did.
 """
 
 import os
