@@ -26,12 +26,20 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
+class Reach:
+    """What files a process may use where the kernel can see to it (kpy.linux.landlock.only)."""
+
+    whole: tuple[str, ...]
+    programs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """A process, its root as this process sees it, and its whole environment.
 
     With a ledger, root is emulated: the process and all that it starts run as the user that kpy is, and believe to be
     `process.identity`. `run` brings the ledger up to date, in place. `warn` is told, in one line, when the emulation
-    cannot be had and what the image lacks for it.
+    cannot be had and what the image lacks for it. `reach` holds for its supervisor too, who does things for it.
     """
 
     process: Process
@@ -39,6 +47,7 @@ class Job:
     env: tuple[str, ...] = field(repr=False)
     ledger: Ledger | None = field(default=None, repr=False)
     warn: Callable[[str], None] = unheard
+    reach: Reach | None = None
 
 
 def run(job: Job, log: Callable[[bytes], None], cancel: Cancel) -> int:
@@ -146,6 +155,7 @@ def _spec(job: Job, ledger: int | None = None) -> bytes:
             "no_network": network_isolation() if process.network == "none" else "",
             "ulimits": process.ulimits,
             "ledger": ledger,
+            "reach": (job.reach.whole, job.reach.programs) if job.reach is not None else None,
         }
     ).encode()
 
