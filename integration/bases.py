@@ -14,7 +14,7 @@ import tarfile
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -185,7 +185,11 @@ def _digest(stream: BinaryIO) -> str:
 
 def push(host: str, name: str, cache: Path, to: str = "") -> str:
     """Make a base if need be, push it to a registry, under another name if `to` gives one, and return its reference."""
-    packed = layers(name, cache)
+    return push_layers(host, to or name, layers(name, cache), {"Env": [PATH], "Cmd": list(BASES[name].command)})
+
+
+def push_layers(host: str, name: str, packed: Sequence[Path], runtime: Mapping[str, object]) -> str:
+    """Push an image of gzipped tars, whatever is in them, to a registry, and return its reference."""
     digests, diff_ids = [], []
     for layer in packed:
         with layer.open("rb") as file:
@@ -198,7 +202,7 @@ def push(host: str, name: str, cache: Path, to: str = "") -> str:
             "architecture": ARCHITECTURE,
             "os": "linux",
             "created": created,
-            "config": {"Env": [PATH], "Cmd": list(BASES[name].command)},
+            "config": runtime,
             "rootfs": {"type": "layers", "diff_ids": diff_ids},
             "history": [{"created": created, "created_by": f"rootfs of {name}"} for _ in packed],
         }
@@ -216,7 +220,7 @@ def push(host: str, name: str, cache: Path, to: str = "") -> str:
             ],
         }
     ).encode()
-    repository, _, tag = (to or name).partition(":")
+    repository, _, tag = name.partition(":")
     url = f"http://{host}/v2/{repository}"
     for layer, digest in zip(packed, digests, strict=True):
         with layer.open("rb") as file:
@@ -224,7 +228,7 @@ def push(host: str, name: str, cache: Path, to: str = "") -> str:
     _upload(url, _digest(io.BytesIO(config)), io.BytesIO(config), len(config))
     kind = "application/vnd.oci.image.manifest.v1+json"
     _put(f"{url}/manifests/{tag}", io.BytesIO(manifest), len(manifest), kind)
-    return f"{host}/{to or name}"
+    return f"{host}/{name}"
 
 
 def _descriptor(kind: str, digest: str, size: int) -> dict[str, object]:

@@ -4,6 +4,7 @@ import fcntl
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 import time
 import urllib.error
@@ -90,25 +91,30 @@ class Registry:
 
 
 @contextmanager
-def registry(directory: Path, *, password: bool = False, host: str = "127.0.0.1") -> Iterator[Registry]:
-    """Debian's docker-registry on a free port, plain HTTP, on an empty directory. With `password`, USER and PASSWORD."""
+def registry(
+    directory: Path, *, password: bool = False, host: str = "127.0.0.1", certificate: tuple[Path, Path] | None = None
+) -> Iterator[Registry]:
+    """Debian's docker-registry on a free port, on an empty directory. With `password`, USER and PASSWORD; with a
+    `certificate` and its key, TLS instead of plain HTTP."""
     directory.mkdir(parents=True)
     address = f"{host}:{free_port()}"
     auth = ""
     if password:
         (directory / "htpasswd").write_text(HTPASSWD)
         auth = f"auth: {{htpasswd: {{realm: kpy, path: {directory}/htpasswd}}}}\n"
+    tls = f", tls: {{certificate: '{certificate[0]}', key: '{certificate[1]}'}}" if certificate else ""
     config, log = directory / "config.yml", directory / "access.log"
     config.write_text(
         "version: 0.1\n"
         "log: {level: warn}\n"
         f"storage: {{filesystem: {{rootdirectory: {directory}/data}}, delete: {{enabled: true}}}}\n"
-        f"http: {{addr: '{address}'}}\n" + auth
+        f"http: {{addr: '{address}'{tls}}}\n" + auth
     )
+    url, context = f"http{'s' if certificate else ''}://{address}/v2/", ssl._create_unverified_context()
 
     def ready() -> bool:
         try:
-            urllib.request.urlopen(f"http://{address}/v2/", timeout=5).close()
+            urllib.request.urlopen(url, timeout=5, context=context).close()
         except urllib.error.HTTPError as error:
             return error.code == 401
         except OSError:

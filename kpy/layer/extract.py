@@ -19,7 +19,7 @@ from kpy.layer.entry import Entry, Kind
 from kpy.layer.index import KEPT_FILES, MAX_KEPT, LayerTree
 from kpy.layer.notes import Notes, is_device, is_noted
 from kpy.layer.rootdir import ProtectedError, RootDir
-from kpy.layer.tarread import Content, TarLimits, read_tar
+from kpy.layer.tarread import DEFAULT_LIMITS, Content, TarLimits, read_tar
 from kpy.util import fs, paths
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -39,7 +39,7 @@ class ExtractOptions:
     notes: Notes | None = None
     slots: Mapping[str, str] = field(default_factory=dict)
     hash_files: bool = True
-    max_entries: int = 10_000_000
+    max_entries: int = DEFAULT_LIMITS.entries
     max_bytes: int | None = None
 
 

@@ -189,7 +189,8 @@ class RootDir:
         """Make room for something else at a canonical path. Raises ProtectedError if something there must stay."""
         if path in self._slots:
             raise ContentError(
-                f"the image has a file or a link at /{path}, where this root has a directory that it cannot remove"
+                f"the image has a file or a link at /{path}, where this root has a directory that it cannot remove",
+                hint=f"build as root or where user namespaces are allowed, or make a builder image with --toplevel-link {path}",
             )
         found = os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode
         if not stat.S_ISDIR(found):

@@ -27,9 +27,10 @@ _KINDS = {b"0": Kind.FILE, b"\0": Kind.FILE, b"7": Kind.FILE, b"S": Kind.FILE, b
 
 @dataclass(frozen=True, slots=True)
 class TarLimits:
-    """How much a tar may ask for. `path_bytes` is the kernel's PATH_MAX, `extended_bytes` Go's maxSpecialFileSize."""
+    """How much a tar may ask for. `path_bytes` is the kernel's PATH_MAX, `extended_bytes` Go's maxSpecialFileSize; so many
+    `entries` are several times what the largest images have, and who unpacks them remembers some 100 bytes of each."""
 
-    entries: int = 10_000_000
+    entries: int = 2_000_000
     extended_bytes: int = 1 << 20
     path_bytes: int = 4096
 
@@ -148,7 +149,10 @@ def read_tar(
             break
         count += 1
         if count > limits.entries:
-            raise ContentError(f"tar has more than the {limits.entries} entries that are allowed")
+            raise ContentError(
+                f"tar has more than the {limits.entries} entries that are allowed",
+                hint="it is hostile, or should be several layers or archives; the limit keeps memory and inodes from running out",
+            )
         entry = _meaning(found) if layer and whiteout.holds_marker(found.path) else found
         if entry is not None:
             yield entry, content

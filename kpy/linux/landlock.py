@@ -1,17 +1,23 @@
-"""Landlock, for one thing: a process may not trace, read the memory of, or signal those outside its domain
-(landlock(7), "Ptrace restrictions" and "IPC scoping"). Restricts no files.
+"""Landlock (landlock(7)), for two things: a process may not trace, read the memory of, or signal those outside its domain
+("Ptrace restrictions" and "IPC scoping"); and it may not use files but those of some directories.
 """
 
 import ctypes
 import os
+import stat
 import struct
 
 from kpy.linux import libc
 from kpy.linux.syscalls import Arch
 
+TYPE_CHECKING = False  # as mypy knows it; importing collections takes longer than all else here
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 _VERSION = 1
 _PATH_BENEATH = 1
-_REFER = 1 << 13
+_EXECUTE, _WRITE, _READ, _LIST, _REFER, _TRUNCATE = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 13, 1 << 14
+_CHANGE = ((1 << 13) - 1) & ~(_EXECUTE | _WRITE | _READ | _LIST) | _REFER  # making and removing names
 _SCOPE_SIGNAL = 1 << 1
 
 
@@ -38,6 +44,48 @@ def keep_apart(arch: Arch) -> str:
     return ""
 
 
+def only(arch: Arch, whole: "Sequence[str]", programs: "Sequence[str]") -> bool:
+    """From now on this process, and all that comes of it, can read and change files in `whole` only, and read those in
+    `programs`: files or directories, with all below. What files there are, everybody still sees. no_new_privs must be
+    set. False where there is no Landlock, or only the first, which would keep files from being moved.
+    """
+    create = arch.numbers["landlock_create_ruleset"]
+    try:
+        version = libc.syscall(create, "landlock_create_ruleset", 0, 0, _VERSION)
+        if version < 2:
+            return False
+        use = _EXECUTE | _WRITE | _READ | (_TRUNCATE if version >= 3 else 0)
+        rules = _ruleset(create, use | _CHANGE, 0)
+        for path in whole:
+            _allow(arch, rules, path, use | _CHANGE, use)
+        for path in programs:
+            _allow(arch, rules, path, _EXECUTE | _READ, _EXECUTE | _READ)
+        _restrict(arch, rules)
+    except OSError:
+        return False
+    return True
+
+
+def _allow(arch: Arch, rules: int, path: str, directory: int, file: int) -> None:
+    """Rights below a directory, or to a file; what is not there needs none."""
+    try:
+        place = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        mode = os.fstat(place).st_mode
+        rights = directory if stat.S_ISDIR(mode) else file
+        if not stat.S_ISLNK(mode):
+            _add(arch, rules, place, rights)
+    finally:
+        os.close(place)
+
+
+def _add(arch: Arch, rules: int, place: int, rights: int) -> None:
+    attributes = ctypes.create_string_buffer(struct.pack("<Qi", rights, place), 12)
+    libc.syscall(arch.numbers["landlock_add_rule"], "landlock_add_rule", rules, _PATH_BENEATH, attributes, 0)
+
+
 def _ruleset(create: int, files: int, scoped: int) -> int:
     attributes = struct.pack("<QQQ", files, 0, scoped) if scoped else struct.pack("<Q", files)
     return libc.syscall(create, "landlock_create_ruleset", attributes, len(attributes), 0)
@@ -46,8 +94,7 @@ def _ruleset(create: int, files: int, scoped: int) -> int:
 def _allow_below_root(arch: Arch, rules: int) -> None:
     root = os.open("/", os.O_PATH | os.O_CLOEXEC)
     try:
-        attributes = ctypes.create_string_buffer(struct.pack("<Qi", _REFER, root), 12)
-        libc.syscall(arch.numbers["landlock_add_rule"], "landlock_add_rule", rules, _PATH_BENEATH, attributes, 0)
+        _add(arch, rules, root, _REFER)
     finally:
         os.close(root)
 

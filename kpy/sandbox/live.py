@@ -24,7 +24,8 @@ from kpy.sandbox.emulate import Shelf, mounted, resolve
 from kpy.sandbox.handover import NONE, Emulation
 from kpy.sandbox.own import check_lent, lent
 from kpy.sandbox.rlimits import too_high
-from kpy.sandbox.spawn import Job, network_isolation, run
+from kpy.sandbox.slotmounts import is_slot
+from kpy.sandbox.spawn import Job, Reach, network_isolation, run
 from kpy.util.cancel import Cancel
 
 _PR_SET_DUMPABLE = 4
@@ -98,8 +99,18 @@ class LiveSandbox:
         if not os.access(_MOUNTABLE, os.W_OK):
             process, mounts = self._scripts_elsewhere(process, mounts)
         with lent(), mounted(mounts, self._shelf, log), _extra_hosts(process.hosts):
-            job = Job(process, "/", environment(process, "/"), self._emulation)
+            job = Job(process, "/", environment(process, "/"), self._emulation, self._reach())
             return run(job, log, cancel)
+
+    def _reach(self) -> Reach | None:
+        """Where root is emulated: the names of the root that are the image's or the runtime's. Those that hold what is the
+        builder's, no RUN needs. Root makes names as it likes, and nothing can be kept from it."""
+        ledger = self._emulation.ledger
+        if ledger is None:
+            return None
+        closed = {path.split("/")[1] for path in self._ours} - {"etc"}
+        whole = [f"/{name}" for name in sorted(os.listdir("/")) if name not in closed or is_slot(f"/{name}", ledger)]
+        return Reach(tuple(whole), (*(f"{sys.prefix}/{name}" for name in ("bin", "lib")), self._scripts))
 
     def _scripts_elsewhere(self, process: Process, mounts: Sequence[Mount]) -> tuple[Process, list[Mount]]:
         """What is to be run below /dev is somewhere else, and runs from there."""
@@ -126,8 +137,13 @@ def _passwd(root: str) -> bytes | None:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, SandboxError):
         return None
-    with os.fdopen(descriptor, "rb") as file:
-        return file.read(_LARGEST_PASSWD) if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return None
+        with open(descriptor, "rb", closefd=False) as file:  # not before: a directory is none that it would take
+            return file.read(_LARGEST_PASSWD)
+    finally:
+        os.close(descriptor)
 
 
 def check_limits(process: Process) -> None:
@@ -152,7 +168,7 @@ def harden(protected: Sequence[str]) -> None:
 
     - Names of hosts are looked up in files and DNS only: the next image's nsswitch.conf may name modules, which the
       C library would load from the image.
-    - As root, this process is no longer dumpable: a RUN of the same user cannot read its memory or /proc/PID/environ, which
+    - This process is no longer dumpable: a RUN of the same user cannot read its memory or /proc/PID/environ, which
       may hold credentials, unless it has CAP_SYS_PTRACE (ptrace(2), "Ptrace access mode checking").
 
     Raises SandboxError if what runs kpy (interpreter, libraries, modules) is not all in protected paths.
@@ -168,8 +184,7 @@ def harden(protected: Sequence[str]) -> None:
         libc.__nss_configure_lookup(  # noqa: SLF001 - its public name
             b"hosts", b"files dns"
         )
-    if os.geteuid() == 0:  # its /proc files become root's then, and others could not use /proc/self/fd any more
-        libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def _outside(protected: Sequence[str]) -> str:

@@ -25,17 +25,27 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
+class Reach:
+    """What files a process may use where the kernel can see to it (kpy.linux.landlock.only)."""
+
+    whole: tuple[str, ...]
+    programs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """A process, its root as this process sees it, and its whole environment.
 
     With a ledger, root is emulated: the process and all that it starts run as the user that kpy is, and believe to be
-    `process.identity`. `run` brings the ledger up to date, in place. See handover.Emulation.
+    `process.identity`. `run` brings the ledger up to date, in place. See handover.Emulation. `reach` holds for its
+    supervisor too, who does things for it.
     """
 
     process: Process
     root: str
     env: tuple[str, ...] = field(repr=False)
     emulation: Emulation = field(default=NONE, repr=False)
+    reach: Reach | None = None
 
 
 def run(job: Job, log: Callable[[bytes], None], cancel: Cancel) -> int:
@@ -145,6 +155,7 @@ def _spec(job: Job, ledger: int | None = None) -> bytes:
             "ulimits": process.ulimits,
             "ledger": ledger,
             "refused": job.emulation.refused,
+            "reach": (job.reach.whole, job.reach.programs) if job.reach is not None else None,
         }
     ).encode()
 

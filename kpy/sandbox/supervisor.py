@@ -20,7 +20,7 @@ import struct
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from kpy.linux import socketfilter
+from kpy.linux import landlock, seccomp, socketfilter, syscalls
 from kpy.sandbox.emulated import Emulated
 from kpy.sandbox.program import NOT_FOUND, CannotStart, execute
 from kpy.sandbox.rlimits import NotAllowed, apply
@@ -55,6 +55,8 @@ def main(spec_fd: int, outcome_fd: int) -> None:
         _kill(_descendants(os.getpid()))
 
     signal.signal(signal.SIGTERM, stop)
+    if spec["reach"] is not None:
+        _confine(*spec["reach"])
     emulated = None
     if spec["ledger"] is not None:
         emulated = Emulated(spec["ledger"], spec["uid"], spec["gid"], _groups(spec), spec["refused"])
@@ -75,6 +77,15 @@ def main(spec_fd: int, outcome_fd: int) -> None:
         emulated.finish()
         outcome |= {"warning": emulated.warning, "problems": emulated.problems}
     os.write(outcome_fd, refused or json.dumps(outcome).encode())
+
+
+def _confine(whole: Sequence[str], programs: Sequence[str]) -> None:
+    """Keep this process, and so the RUN for which it does things, from the files of the builder. We do what the RUN asks:
+    what only its own process could not reach, it would reach through us."""
+    arch = syscalls.native()
+    if arch is not None:
+        seccomp.no_new_privs()
+        landlock.only(arch, whole, programs)
 
 
 def _become(libc: ctypes.CDLL, spec: dict[str, Any], report: int, emulated: Emulated | None) -> NoReturn:

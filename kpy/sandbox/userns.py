@@ -5,6 +5,7 @@ namespace's root by the kernel, but its attack surface is the whole system call 
 
 import errno
 import os
+import stat
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -165,11 +166,15 @@ def read_in_root(root: str, path: str, limit: int = _PASSWD_LIMIT) -> bytes | No
         return None
     finally:
         os.close(directory)
-    with os.fdopen(descriptor, "rb") as file:
-        try:
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return None
+        with open(descriptor, "rb", closefd=False) as file:  # not before: a directory is none that it would take
             return file.read(limit)
-        except OSError:
-            return None  # a directory
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
 
 
 def _hint(ended: runner.Ended) -> str:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import tracemalloc
 
 import pytest
 from hypothesis import given, settings
@@ -281,8 +282,35 @@ def test_limits(tmp_path):
     data = tar_of(item("a", content=b"xx"), item("b", content=b"yy"))
     with pytest.raises(ContentError, match="more than the 3 bytes"):
         unpack(data, tmp_path, max_bytes=3)
-    with pytest.raises(ContentError, match="more than the 1 entries"):
+    with pytest.raises(ContentError, match="more than the 1 entries") as caught:
         unpack(data, tmp_path, max_entries=1)
+    assert "several layers" in caught.value.hint
+
+
+class Endless(io.RawIOBase):
+    """A layer without end: one directory, ever more files in it."""
+
+    def __init__(self):
+        self.number = 0
+
+    def read(self, size=-1):
+        names = [b"d/%09d" % (self.number + more) for more in range(max(size, 512) // 512)]
+        self.number += len(names)
+        return b"".join(tarfile.TarInfo(name.decode()).tobuf(tarfile.USTAR_FORMAT) for name in names)
+
+
+def test_a_directory_without_end_is_cut_off(tmp_path):
+    """By the number, before memory or disk end: what is remembered of a file is little."""
+    stream = Endless()
+    tracemalloc.start()
+    try:
+        with pytest.raises(ContentError, match="more than the 20000 entries"):
+            extract(stream, str(tmp_path), options=ExtractOptions(owners=False, max_entries=20_000), seen=lambda _: None)
+        each = tracemalloc.get_traced_memory()[1] / 20_000
+    finally:
+        tracemalloc.stop()
+    assert stream.number < 20_000 + 4096, "it is not read on"
+    assert ExtractOptions().max_entries * each < 1 << 30
 
 
 def test_ids_that_cannot_be_given_are_named(tmp_path):

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -12,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from kpy.errors import InterruptedBuildError, SandboxError
-from kpy.sandbox import live, spawn
+from kpy.linux import capabilities
+from kpy.sandbox import live, spawn, userns
 from kpy.sandbox.base import Identity, Mount, Process, Sandbox
 from kpy.sandbox.live import LiveSandbox
 from kpy.util.cancel import Cancel
@@ -73,6 +75,30 @@ def test_home_is_of_the_user(run: Run) -> None:
     run("/bin/sh", "-c", "echo $HOME", env=[PATH])
 
     assert run.output.decode().split() == [pwd.getpwuid(os.getuid()).pw_dir] * 2, "an empty HOME is none"
+
+
+def _passwd_is(kind: str, path: Path) -> None:
+    match kind:
+        case "directory":
+            path.mkdir()
+        case "fifo":
+            os.mkfifo(path)
+        case "socket":
+            with socket.socket(socket.AF_UNIX) as made:
+                made.bind(str(path))
+        case _:
+            path.symlink_to(kind)
+
+
+@pytest.mark.parametrize("kind", ["directory", "fifo", "socket", "nowhere", "passwd", "/proc/self/mem", "../../../dev/zero"])
+def test_what_is_no_list_of_users_is_passed_over(tmp_path: Path, kind: str) -> None:
+    """/etc/passwd of a hostile image: neither an error nor a wait."""
+    (tmp_path / "etc").mkdir()
+    _passwd_is(kind, tmp_path / "etc" / "passwd")
+    process = Process(("true",), (PATH,), identity=Identity(7, 7))
+
+    assert live.environment(process, str(tmp_path)) == (PATH, "HOME=/")
+    assert userns.read_in_root(str(tmp_path), "/etc/passwd") is None
 
 
 def test_umask_stdin_directory_session(run: Run, tmp_path: Path) -> None:
@@ -295,7 +321,8 @@ def test_another_user_needs_rights(run: Run, tmp_path: Path) -> None:
 def test_harden_refuses_an_interpreter_that_would_be_removed(protected: list[str], refused: bool) -> None:
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); from kpy.sandbox.live import harden; harden(sys.argv[2:]);"
-        "open('/proc/self/environ').read(); print('still here')"
+        "import os, subprocess; os.open('/proc/self/fd/1', os.O_WRONLY); open('/proc/self/maps').read();"
+        "print('read' if subprocess.run(['cat', f'/proc/{os.getpid()}/environ'], capture_output=True).stdout else 'closed')"
     )
     import kpy
 
@@ -307,6 +334,8 @@ def test_harden_refuses_an_interpreter_that_would_be_removed(protected: list[str
 
     assert (done.returncode != 0) is refused, done.stderr
     assert ("would be removed with the root" in done.stderr) is refused
+    if not refused and not capabilities.effective() >> capabilities.SYS_PTRACE & 1:
+        assert done.stdout == "closed\n", "who has the same uid reads the builder's environment"
 
 
 def test_signals_are_as_a_new_process_has_them(run: Run) -> None:
