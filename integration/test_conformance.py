@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from forked_kpy import forked
 from people import Kpy, User
 from servers import Registry
 
@@ -85,13 +86,15 @@ if SUITE.is_dir() or os.environ.get("CI") == "true":
         home.mkdir()
         os.chown(home, dev.uid, dev.gid)
         kept = home / "kept"
-        command = [
-            suite / "run", "--builder", "kpy", "--tool", f"kpy={program}", "--registry", registry.host,
-            "--jobs", "2", "--timeout", "300", "--keep", kept,
-        ]  # fmt: skip
-        done = subprocess.run(
-            command, cwd=home, capture_output=True, text=True, check=False, timeout=3000, **Kpy(program, dev, home).spawn()
-        )  # type: ignore[call-overload]
+        spawn = Kpy(program, dev, home).spawn()
+        with forked(home, spawn) as fast:
+            command = [
+                suite / "run", "--builder", "kpy", "--tool", f"kpy={fast}", "--registry", registry.host,
+                "--jobs", "2", "--timeout", "300", "--keep", kept,
+            ]  # fmt: skip
+            done = subprocess.run(
+                command, cwd=home, capture_output=True, text=True, check=False, timeout=3000, **spawn
+            )  # type: ignore[call-overload]
         yield Outcome(done, kept)
         shutil.rmtree(home, ignore_errors=True)
 
