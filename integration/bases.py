@@ -133,6 +133,11 @@ BASES = {
 }
 
 
+def kept() -> Path:
+    """Where base images are kept from one run to the next."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kpy-integration"
+
+
 def layers(name: str, cache: Path) -> list[Path]:
     """The gzipped tars of a base, made at most once a day."""
     base = BASES[name]
@@ -151,7 +156,7 @@ def rootfs(name: str, cache: Path) -> Path:
 def _packed(stem: str, write: Callable[[Path], None], cache: Path) -> Path:
     day = time.strftime("%Y%m%d")
     path = cache / f"{stem}-{day}.tar.gz"
-    with turn("bases"):
+    with turn(f"base-{stem}"):
         if not path.exists():
             _make(stem, write, path)
     return path
@@ -248,3 +253,8 @@ def _put(url: str, stream: BinaryIO, size: int, kind: str) -> None:
     request = urllib.request.Request(url, method="PUT", data=stream, headers=headers)
     with urllib.request.urlopen(request, timeout=300) as answer:
         assert answer.status == 201, answer.status
+
+
+if __name__ == "__main__":  # all of them, before the tests ask: integration/run-tests has a processor idle for as long
+    for base in BASES:
+        layers(base, kept())

@@ -45,7 +45,7 @@ def area() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def cache() -> Path:
     """Where base images are kept from one run to the next."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kpy-integration"
+    return bases.kept()
 
 
 @pytest.fixture(scope="session")
