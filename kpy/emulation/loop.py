@@ -35,6 +35,11 @@ class Emulation:
         self.problems: list[str] = []
         """What went wrong in here, for a developer."""
 
+    @property
+    def denied(self) -> bytes:
+        """See World."""
+        return self._world.denied
+
     def step(self) -> None:
         """Answer one notification; wait for it if there is none. Raises nothing."""
         try:

@@ -39,7 +39,7 @@ class Emulated:
         self._ours, self._theirs = socket.socketpair()
         self._emulation: Emulation | None = None
         self.warning = ""
-        """What a RUN lacks where nothing is answered, for the user."""
+        """What a RUN lacked, for the user."""
         # The pipe to poll for what SIGCHLD says, beside the listener. Python writes the signal's number to it.
         self._ended, wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
@@ -88,6 +88,7 @@ class Emulated:
                         os.read(self._ended, 512)
                     status = _reap(child)
                     if status is not None:
+                        self.warning = start.denied(emulation.denied)
                         return status
 
     def finish(self, passing: "Iterable[int]" = ()) -> None:
