@@ -106,7 +106,7 @@ def test_a_name_that_the_root_lacks_is_one_error(
     live: LiveKpy, registry: Registry, busybox_base: str, workdir: Path
 ) -> None:
     """Before the first RUN, and a volume is all that it takes."""
-    context = _context(workdir / "c", f"FROM {busybox_base}\nCOPY key /custom/key\nRUN cat /custom/key; touch /custom/new\n")
+    context = _context(workdir / "c", f"FROM {busybox_base}\nCOPY key /custom/key\nRUN cat /custom/key; touch /custom/new; cd /; ! touch new && touch /start.sh && ! sed -i s/a/b/ /start.sh\n")
     options = [*context, *PLACES["1000:1000"]]
 
     done = live("build", ".", options=options, check=False)
@@ -117,8 +117,9 @@ def test_a_name_that_the_root_lacks_is_one_error(
     assert "Traceback" not in done.stderr
 
     name = f"{registry.host}/restricted/custom:1"
-    live("build", "--push", "-t", name, ".", options=[*options, "--tmpfs", "/custom:exec"])
+    done = live("build", "--push", "-t", name, ".", options=[*options, "--tmpfs", "/custom:exec"])
 
+    assert "RUN could not make /new: nothing new can be made in / of this container as uid 1000" in done.stderr
     assert trees.described(name, workdir / "tree")["custom/new"].startswith("-rw-r--r-- 0:0")
 
 

@@ -37,6 +37,8 @@ class World:
         self.memory = Memory(self._is_waiting)
         self.umask_matters = False
         """Has somebody set an umask that takes bits from the owner?"""
+        self.denied = b""
+        """The first name in `/` that was to be made where nothing can be (kpy.emulation.slots)."""
         self.protects_links = _protects_links()
         self.afterwards: dict[int, Callable[[], None]] = {}
         """By process: what to do when it is heard of again, its last call made."""

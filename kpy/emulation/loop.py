@@ -40,6 +40,11 @@ class Emulation:
         self.problems: list[str] = []
         """What went wrong in here, for a developer."""
 
+    @property
+    def denied(self) -> bytes:
+        """See World."""
+        return self._world.denied
+
     def step(self) -> None:
         """Answer one notification; wait for it if there is none, but not longer than until a signal. Raises nothing."""
         try:

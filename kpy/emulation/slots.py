@@ -50,9 +50,25 @@ def _is_absent(call: Call, place: Place) -> bool:
     return record is not None and record.mode == ABSENT
 
 
+def _note_denied(call: Call, place: Place) -> None:
+    """The kernel will not let a new name in `/` be made: the user is told afterwards which one. To stand for it here would
+    be to stand for it in execve and chdir too, which cannot be answered (EXECUTION B5)."""
+    name = place.path[len(place.base) :].strip(b"/")
+    if call.world.denied or b"/" in name or not is_unrestricted(call.who):
+        return
+    try:
+        top = not place.base or os.readlink(place.base) == b"/"
+    except OSError:
+        return
+    if top and not os.path.lexists(b"/" + name) and not os.access("/", os.W_OK):
+        call.world.denied = b"/" + name
+
+
 def _mkdir(call: Call, place: Place, mode: int, otherwise: "Handler") -> int | None:
     beyond = _slot(call, place)
     if beyond is None:
+        if call.world.files.slots:
+            _note_denied(call, place)
         return otherwise(call)
     if not is_unrestricted(call.who):
         raise refuse(errno.EACCES)
@@ -135,6 +151,8 @@ def _readlink(call: Call, directory: int, arguments: tuple[int, ...], otherwise:
 def _open(call: Call, directory: int, path: int, flags: int, mode: int, *, otherwise: "Handler") -> int | None:
     """Of a link that is not to be followed, or that is in the way of what is to be made: what it stands for is opened.
     All other opens follow it."""
+    if flags & os.O_CREAT and call.world.files.slots and not call.world.denied and (name := call.world.memory.path(call.pid, path)):
+        _note_denied(call, call.world.places.of_path(call.pid, directory, name))
     exclusive = flags & os.O_CREAT and flags & os.O_EXCL
     if not (flags & os.O_NOFOLLOW or exclusive) or not call.world.files.slots or flags & os.O_PATH:
         return otherwise(call)  # a descriptor that is but a path cannot be handed over (kpy.emulation.files knows it)

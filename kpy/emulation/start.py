@@ -49,6 +49,16 @@ def receive(channel: socket.socket) -> tuple[int, int]:
     return -1, int(number)
 
 
+def denied(name: bytes) -> str:
+    """A line for the user: a RUN wanted to make this in `/`, and could not; "" if there is no name."""
+    if not name:
+        return ""
+    return (
+        f"RUN could not make {os.fsdecode(name)}: nothing new can be made in / of this container as uid {os.geteuid()}. For a directory, "
+        "mount an emptyDir there; a file (that of sed -i, say) can be made in /tmp, and copied onto one that is there"
+    )
+
+
 def lost(number: int) -> str:
     """A line for the user: what a RUN lacks where there was no listener, for this reason; "" if it lacks nothing."""
     if number == errno.EPIPE:

@@ -39,7 +39,7 @@ class Emulated:
         self._ours, self._theirs = socket.socketpair()
         self._emulation: Emulation | None = None
         self.warning = ""
-        """What a RUN lacks where nothing is answered, for the user."""
+        """What a RUN lacked, for the user."""
         self._has_ended = False
         """Somebody, since we last looked."""
         signal.signal(signal.SIGCHLD, self._ended)
@@ -85,6 +85,7 @@ class Emulated:
                 status = _reap(child)
                 if status is not None:
                     signal.setitimer(signal.ITIMER_REAL, 0)
+                    self.warning = start.denied(emulation.denied)
                     return status
 
     def finish(self, passing: "Iterable[int]" = ()) -> None:
