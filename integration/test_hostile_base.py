@@ -133,7 +133,7 @@ def test_the_build_goes_on_after_a_hostile_stage(
     ]  # fmt: skip
     owned = Owned(workdir / "owned", "\n".join(lines) + "\n")
     ca = secure.directory.parent / "certificates" / "ca.pem"
-    name = f"hostile/all-{where}:1"
+    name = f"built/hostile-{where}:1"
     done = live(
         "build", "--push", "-t", f"registry.test:{secure.host.rpartition(':')[2]}/{name}", ".",
         options=[*PLACES[where], *owned.options, "--dns", NAMES, "--env", "SSL_CERT_FILE=/kpy/ca.pem", "--volume", f"{ca}:/kpy/ca.pem:ro"],
