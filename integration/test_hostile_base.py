@@ -103,8 +103,6 @@ def _hostile_layers(place: str) -> list[list[Member]]:
     leads = {"bin": "/proc/self/root/kpy/bin", "sbin": "../../..", "lib": "/kpy/lib", "lib64": "/kpy/lib", "init": "/kpy/bin/python3"}
     if place == "root":
         leads |= {"usr": "/", "tmp": "/kpy/state", "run": "/proc/1/root", "home": "kpy", "root": ".", "var": "/kpy", "work": "/workspace"}
-    # What runtimes mount over, and no layer can have here: passed over.
-    leads |= {"proc": "/kpy", "dev": "/kpy/lib", "sys": "/kpy"}
     first = [member(name, LINK, link=link) for name, link in leads.items()]
     first += [
         member("kpy/bin/python3", data=b"evil"), member("kpy/state/evil"), member("kpy/.docker/config.json", data=b"evil"),
@@ -135,7 +133,7 @@ def test_the_build_goes_on_after_a_hostile_stage(
     ]  # fmt: skip
     owned = Owned(workdir / "owned", "\n".join(lines) + "\n")
     ca = secure.directory.parent / "certificates" / "ca.pem"
-    name = f"hostile/all-{where}:1"
+    name = f"built/hostile-{where}:1"
     done = live(
         "build", "--push", "-t", f"registry.test:{secure.host.rpartition(':')[2]}/{name}", ".",
         options=[*PLACES[where], *owned.options, "--dns", NAMES, "--env", "SSL_CERT_FILE=/kpy/ca.pem", "--volume", f"{ca}:/kpy/ca.pem:ro"],
@@ -170,6 +168,8 @@ BROKEN: dict[str, tuple[list[list[Member]], int, str]] = {
     "opaque root": ([[member(".wh..wh..opq")]], 4, "did not complete"),
     "directory of users": ([[member("etc/passwd", DIR), member("etc/group", DIR)]], 0, ""),
     "no /etc": ([[member(".wh.etc")]], 0, ""),
+    # What is mounted there stays.
+    "links at mounts": ([[member(name, LINK, link="/kpy") for name in ("proc", "dev", "sys")], [member(".wh.proc"), member("dev/shm", LINK, link="/kpy")]], 0, ""),
 }  # fmt: skip
 _LOOP = """
 import json, os, subprocess, sys
