@@ -11,6 +11,7 @@ import random
 import shutil
 import subprocess
 import tarfile
+import tempfile
 import time
 import urllib.parse
 import urllib.request
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+import packages
 from servers import MissingError, tool, turn
 
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -47,17 +49,31 @@ def suite() -> str:
     return release.get("VERSION_CODENAME", "bookworm") if release.get("ID") == "debian" else "bookworm"
 
 
-def _debian(*packages: str, hooks: tuple[str, ...] = ()) -> Callable[[Path], None]:
+def _debian(*packages: str, hooks: tuple[str, ...] = (), options: tuple[str, ...] = ()) -> Callable[[Path], None]:
     def write(target: Path) -> None:
         command = [tool("mmdebstrap"), "--quiet", "--variant=minbase", "--format=tar"]
         command += [f"--include={','.join(packages)}"] if packages else []
         for path in ("/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*"):
             command.append(f"--dpkgopt=path-exclude={path}")
+        command += [f"--dpkgopt={option}" for option in options]
         command += [f"--customize-hook={hook}" for hook in hooks]
         command += [suite(), str(target)]
         subprocess.run(command, check=True, timeout=900)
 
     return write
+
+
+def _installable(target: Path) -> None:
+    """With what test_packages.py installs, in /srv."""
+    with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
+        downloads, repository = Path(temporary, "downloads"), Path(temporary, "repository")
+        downloads.mkdir()
+        downloads.chmod(0o755)
+        packages.download(downloads)
+        repository.write_text(packages.REPOSITORY)
+        # As in Debian's own image: nobody needs to find half an image after a crash.
+        options = ("force-unsafe-io", *(f"path-exclude={path}" for path in packages.WITHOUT))
+        _debian("ca-certificates", packages.GO, hooks=(f"sync-in {downloads} /", f'sh {repository} "$1"'), options=options)(target)
 
 
 def _member(
@@ -127,6 +143,7 @@ BASES = {
         Base("base/python:3", _debian("python3", "python3-pip", hooks=(_ALLOW_PIP,)), ("python3",)),
         Base("base/bundler:1", _debian("python3", "python3-pip", "patchelf", "binutils", "ca-certificates"), ("/bin/bash",)),
         Base("base/gcc:1", _debian("gcc", "libc6-dev"), ("/bin/bash",)),
+        Base("base/packages:1", _installable, ("/bin/bash",)),
         Base("base/ssh:1", _debian("openssh-client"), ("/bin/bash",)),
         Base("base/big:1", _busybox, more=(_small_files, _large_files)),
     )

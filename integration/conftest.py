@@ -186,3 +186,9 @@ def big_base(registry: servers.Registry, cache: Path) -> str:
 @pytest.fixture(scope="session")
 def ssh_base(registry: servers.Registry, cache: Path) -> str:
     return bases.push(registry.host, "base/ssh:1", cache)
+
+
+@pytest.fixture(scope="session")
+def packages_base(registry: servers.Registry, cache: Path) -> str:
+    """Debian packages, wheels and npm packages in /srv, and Go."""
+    return bases.push(registry.host, "base/packages:1", cache)

@@ -6,6 +6,8 @@ import os
 import shutil
 import stat
 import subprocess
+import tarfile
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -68,3 +70,24 @@ def differences(one: dict[str, str], other: dict[str, str]) -> dict[str, tuple[s
         if path in found and found[path][0].split(" ")[:2] == found[path][1].split(" ")[:2]:
             del found[path]
     return found
+
+
+def members(name: str) -> list[dict[str, tuple[str, str]]]:
+    """Each layer's paths with all that is known of them but times: the metadata, and for a regular file size and digest.
+    From the tars, so that nothing is unpacked."""
+    host, _, repository = name.rpartition(":")[0].partition("/")
+    found = []
+    for digest in layers(name):
+        with (
+            urllib.request.urlopen(f"http://{host}/v2/{repository}/blobs/{digest}", timeout=60) as blob,
+            tarfile.open(fileobj=blob, mode="r|*") as tar,
+        ):
+            found.append({member.name: _member(tar, member) for member in tar})
+    return found
+
+
+def _member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> tuple[str, str]:
+    data = tar.extractfile(member) if member.isreg() else None
+    xattrs = {key: value for key, value in sorted(member.pax_headers.items()) if key.startswith("SCHILY.xattr.")}
+    shown = f"{member.type.decode()} {member.mode:o} {member.uid}:{member.gid} {member.devmajor}:{member.devminor} {member.linkname} {xattrs}"
+    return shown, f"{member.size} {hashlib.file_digest(data, 'sha256').hexdigest()}" if data else ""  # type: ignore[arg-type]
