@@ -114,7 +114,7 @@ def _explained(problem: SandboxError | None) -> SandboxError | None:
 
     if problem is None or can_supervise() != errno.EBUSY:
         return problem
-    hint = "this is a RUN whose root another builder emulates: build outside of it, or in it with kpy's own image"
+    hint = "this is a RUN whose root another builder emulates: build outside of it"
     return SandboxError(problem.message, errno=problem.errno, hint=hint)
 
 
