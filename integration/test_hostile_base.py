@@ -152,24 +152,16 @@ def test_the_build_goes_on_after_a_hostile_stage(
 _INVALID, _ELSEWHERE = 6, 8
 BROKEN: dict[str, tuple[list[list[Member]], int, str]] = {
     "above the root": ([[member("../../kpy/lib/evil"), member("/kpy/state/evil")]], _ELSEWHERE, "files in /kpy"),
-    "through a link": ([[member("opt/k", LINK, link="/kpy/state"), member("opt/k/evil")]], _ELSEWHERE, "files in /kpy"),
     "through a link below": ([[member("opt/k", LINK, link="/proc/self/root/kpy")], [member("opt/k/evil")]], 0, ""),
     "through /workspace": ([[member("opt/w", LINK, link="/workspace")], [member("opt/w/Dockerfile")]], _ELSEWHERE, "files in /workspace"),
     "whiteout through a link": ([[member("opt/w", LINK, link="/workspace")], [member("opt/w/.wh.Dockerfile"), member("opt/w/.wh..wh..opq")]], 0, ""),
     "link to the builder": ([[member("opt/py", HARD, link="kpy/bin/python3")]], _INVALID, "hard link to 'kpy/bin/python3', which is not there"),
-    "link to the context": ([[member("opt/d", HARD, link="workspace/Dockerfile")]], _INVALID, "which is not there"),
     "whiteout of ..": ([[member("opt/.wh...")]], _INVALID, "invalid whiteout"),
-    "whiteout of .": ([[member(".wh..")]], _INVALID, "invalid whiteout"),
-    "whiteout of nothing": ([[member(".wh./")]], _INVALID, "invalid whiteout"),
-    "below a whiteout": ([[member("opt/.wh.a/b")]], _INVALID, "below a whiteout"),
     "long name": ([[member("opt/" + "n" * 256)]], _INVALID, "file name too long"),
-    "long path": ([[member("opt/" + "/".join(["d" * 200] * 21))]], _INVALID, "which no file system takes"),
-    "loop": ([[member("opt/l", LINK, link="l"), member("opt/l/f")]], _INVALID, "too many symlinks"),
-    "opaque root": ([[member(".wh..wh..opq")]], 4, "did not complete"),
     "directory of users": ([[member("etc/passwd", DIR), member("etc/group", DIR)]], 0, ""),
     "no /etc": ([[member(".wh.etc")]], 0, ""),
     # What is mounted there stays.
-    "links at mounts": ([[member(name, LINK, link="/kpy") for name in ("proc", "dev", "sys")], [member(".wh.proc"), member("dev/shm", LINK, link="/kpy")]], 0, ""),
+    "links at mounts": ([[member(name, LINK, link="/kpy") for name in ("proc", "dev", "sys")], [member(".wh.proc")]], 0, ""),
 }  # fmt: skip
 _LOOP = """
 import json, os, subprocess, sys
