@@ -15,20 +15,14 @@ func check(err error) {
 	}
 }
 
-func spin(stop chan bool) {
-	for n := uint64(1); ; n = n*n + 1 {
-		if n%(1<<20) == 0 {
-			select {
-			case <-stop:
-				return
-			default:
-			}
-		}
+// Never lets go of its thread by itself.
+func spin() {
+	for n := 0; ; n++ {
 	}
 }
 
 func work(directory string, number int) {
-	for round := 0; round < 50; round++ {
+	for round := 0; round < 20; round++ {
 		name := fmt.Sprintf("%s/%d-%d", directory, number, round%10)
 		check(os.WriteFile(name, []byte(name), 0o640))
 		check(os.Chown(name, 1000+number, 2000+number))
@@ -46,15 +40,11 @@ func work(directory string, number int) {
 
 func main() {
 	check(os.MkdirAll(os.Args[1], 0o711))
-	stop := make(chan bool)
-	for number := 0; number < 2; number++ {
-		go spin(stop)
-	}
+	go spin()
 	var all sync.WaitGroup
 	for number := 0; number < 8; number++ {
 		all.Add(1)
 		go func(number int) { defer all.Done(); work(os.Args[1], number) }(number)
 	}
 	all.Wait()
-	close(stop)
 }
