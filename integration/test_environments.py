@@ -45,7 +45,7 @@ def test_the_same_images_in_every_environment(
     contexts = matrix.contexts(workdir / "contexts")
     bases = {"python-service": python_base, "two-stage": gcc_base}
     digests: dict[tuple[str, str], str] = {}
-    for place in matrix.environments(docker, program, workdir):
+    for place in matrix.environments(docker, builders.make(docker), program, workdir):
         for name, context in contexts.items():
             target = f"{registry.host}/environments/{place.key.lower()}-{name}:1"
             done = place.build(context, *matrix.arguments(bases[name], target))
