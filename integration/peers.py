@@ -1,4 +1,4 @@
-"""The same builds by other builders, as Debian has them, in the same environments (FEATURES 5): which of them can, and how they fail.
+"""The two-stage build by other builders, as Debian has them, in the same environments (FEATURES 5): which of them can, and how they fail.
 
 Each is tried with several settings, those that its documentation and its users recommend for such places. What is
 told is the first that builds, or else the error of the one that came furthest.
@@ -7,7 +7,7 @@ told is the first that builds, or else the error of the one that came furthest.
 import re
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,15 +24,15 @@ SETTINGS = {
     "overlay": "chroot isolation, overlay",
     "vfs": "chroot isolation, vfs",
     "here": "the same, and told that it is in a user namespace already",
-    "runtime": "isolation by an OCI runtime, vfs",
     "one-id": "chroot isolation, vfs with ignore_chown_errors",
     "engine": "its daemon with vfs",
     "rootless-engine": "its daemon in rootlesskit",
 }
 """What peer-build knows."""
-_CONTAINERS = ("overlay", "vfs", "here", "runtime", "one-id")
+_CONTAINERS = ("overlay", "vfs", "here", "one-id")
 PEERS = {"buildah": _CONTAINERS, "podman": _CONTAINERS, "docker": ("engine", "rootless-engine")}
 _FAILED = re.compile(r"error|denied|not permitted|cannot|failed|needs to|not supported|no such|invalid", re.IGNORECASE)
+_STEP = re.compile(r"^(?:\[\d+/\d+\] )?STEP \d")
 _LOGGED = re.compile(r'time="?[^ ]*"? level=(\w+) msg="((?:[^"\\]|\\.)*)"')
 
 
@@ -48,13 +48,15 @@ class Outcome:
     @property
     def steps(self) -> int:
         """How far it came."""
-        return len(re.findall(r"^(?:\[\d/\d\] )?STEP \d|^#\d+ DONE", self.output, re.MULTILINE))
+        return sum(bool(_STEP.match(line) or re.match(r"#\d+ DONE", line)) for line in self.output.splitlines())
 
 
 def essence(output: str, limit: int = 150) -> str:
     """The line of a builder's output that says what is wrong, shortened: for a cell of a table."""
-    lines = []
+    lines: list[str] = []
     for line in re.sub(r"\x1b\[[\d;]*m", "", output).splitlines():
+        if _STEP.match(line):
+            lines.clear()  # what came before did no harm
         logged = _LOGGED.search(line)
         if logged and logged[1] in {"debug", "info", "warning"}:
             continue
@@ -139,9 +141,8 @@ def compare(name: str, reference: str, area: Path) -> str:
     return "same owners and modes" if not different else f"{len(different)} files differ, {different[0]} first"
 
 
-def cell(outcome: Outcome, remarks: Mapping[str, str]) -> str:
-    """What the table says. `remarks`: of each image that was made."""
+def cell(outcome: Outcome, remark: str) -> str:
+    """What the table says. `remark` is about the image, if one was made."""
     if outcome.error:
         return f"no: {outcome.error}"
-    said = "; ".join(f"{name}: {remark}" for name, remark in remarks.items())
-    return f"**yes**, {SETTINGS[outcome.settings]} ({outcome.seconds:.0f} s); {said}"
+    return f"**yes**: {SETTINGS[outcome.settings]}; {remark}"

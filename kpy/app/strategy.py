@@ -89,7 +89,13 @@ def _auto(variables: Mapping[str, str], state: Path) -> Place:
     try:
         return _userns(state)
     except SandboxError as error:
-        return Place("chroot") if _may_chroot() else Place("none", error)
+        return Place("chroot") if _may_chroot() else Place("none", _or_elsewhere(error))
+
+
+def _or_elsewhere(error: SandboxError) -> SandboxError:
+    """With the way out that is always there: what the place itself would have to allow is often not the user's to say."""
+    other = "or build in a container of the kpy image: RUN needs no rights there"
+    return SandboxError(error.message, errno=error.errno, hint=f"{error.hint}; {other}" if error.hint else other[3:])
 
 
 def in_bundle() -> bool:

@@ -117,7 +117,14 @@ def _wanted_maps() -> tuple[Ranges, Ranges]:
     problem = _lacking(name or str(uid), users, groups)
     if problem is None:
         return as_root(uid, users), as_root(os.getegid(), groups)
-    if uid == 0:  # of a container without capabilities, or one that is only emulated: that one gets no emulation below it
+    if uid == 0 and not capabilities.effective():  # only emulated, or in a container without any: no emulation below that
+        raise SandboxError(
+            "root has no capabilities here, and so cannot be given more ids",
+            errno=errno.EPERM,
+            hint="in a RUN of another build whose own root is emulated: build this image before it, and pass it on with "
+            "--build-context NAME=docker-image://IMAGE; in a container: run it with capabilities, or as another user than root",
+        )
+    if uid == 0:
         raise problem
     return only(uid), only(os.getegid())
 
