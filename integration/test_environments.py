@@ -59,8 +59,9 @@ sys.exit(done.returncode)
         ([], 0, ""),
         (["--user", "1000:1000"], 8, "run the container with seccomp=unconfined; or build in a container of the kpy image"),
         (["--user", "1000:1000", "--security-opt", "seccomp=unconfined"], 0, ""),
+        (["--user", "1000:1000", "--security-opt", "seccomp=unconfined", "--volume", "/kpy/state"], 0, ""),
     ],
-    ids=["root", "user", "user-without-seccomp"],
+    ids=["root", "user", "user-without-seccomp", "user-without-seccomp-with-a-volume"],
 )
 def test_in_somebody_s_own_image_it_is_left_alone(
     docker: Docker, registry: Registry, busybox_base: str, workdir: Path, options: list[str], status: int, said: str
