@@ -30,7 +30,7 @@ SETTINGS = {
 }
 """What peer-build knows."""
 _CONTAINERS = ("overlay", "vfs", "here", "one-id")
-PEERS = {"buildah": _CONTAINERS, "podman": _CONTAINERS, "docker": ("engine", "rootless-engine")}
+PEERS = {"buildah": _CONTAINERS, "podman": _CONTAINERS, "docker": ("rootless-engine", "engine")}
 _FAILED = re.compile(r"error|denied|not permitted|cannot|failed|needs to|not supported|no such|invalid", re.IGNORECASE)
 _STEP = re.compile(r"^(?:\[\d+/\d+\] )?STEP \d")
 _LOGGED = re.compile(r'time="?[^ ]*"? level=(\w+) msg="((?:[^"\\]|\\.)*)"')
