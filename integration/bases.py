@@ -134,6 +134,14 @@ def _large_files(target: Path) -> None:
 
 # python3 in Debian refuses to let pip write beside dpkg; in an image there is nobody to protect.
 _ALLOW_PIP = 'rm -f "$1"/usr/lib/python3*/EXTERNALLY-MANAGED'
+# As the images of buildah and podman: ids below the ranges of root and of a user, and names for uids that have none.
+_PEERS_USERS = (
+    'useradd --root "$1" --uid 1000 --home-dir /storage builder && install -d -m 1777 "$1"/storage && '
+    'printf "builder:1:999\\nbuilder:1001:64535\\nroot:1:65535\\n" | tee "$1"/etc/subuid > "$1"/etc/subgid && '
+    'chmod g+w "$1"/etc/passwd "$1"/etc/subuid "$1"/etc/subgid'
+)
+# Since Debian 13 docker's client is a package of its own.
+_PEERS = ("buildah", "podman", "docker.io", *(() if suite() == "bookworm" else ("docker-cli", "docker-buildx")))
 
 BASES = {
     base.name: base
@@ -145,6 +153,7 @@ BASES = {
         Base("base/gcc:1", _debian("gcc", "libc6-dev"), ("/bin/bash",)),
         Base("base/packages:1", _installable, ("/bin/bash",)),
         Base("base/ssh:1", _debian("openssh-client"), ("/bin/bash",)),
+        Base("base/peers:1", _debian(*_PEERS, "rootlesskit", "uidmap", "crun", "fuse-overlayfs", "ca-certificates", hooks=(_PEERS_USERS,))),
         Base("base/big:1", _busybox, more=(_small_files, _large_files)),
     )
 }

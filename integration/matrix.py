@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import builder
 import servers
 from applications import make_wheel
 from people import User, account
@@ -44,7 +43,7 @@ class Environment:
 
 
 def _as_user(key: str, title: str, program: str, user: User, home: Path) -> Environment:
-    home.mkdir(parents=True)
+    home.mkdir(parents=True, exist_ok=True)
     os.chown(home, user.uid, user.gid)
     return Environment(
         key, title, lambda context, arguments: [program, *arguments, str(context)],
@@ -61,23 +60,23 @@ def _in_container(key: str, title: str, engine: Sequence[str], image: str, *opti
     return Environment(key, title, argv, {"env": {**os.environ, **env}})
 
 
-def environments(docker: Docker, program: str, area: Path) -> Iterator[Environment]:
-    """All of them. `program` is a kpy that pip installed, `area` a directory that all users can enter."""
-    image = builder.make(docker)
+def environments(docker: Docker, image: str, program: str, area: Path, *options: str) -> Iterator[Environment]:
+    """All of them. `image` has the builder as its entrypoint, `options` are for its containers; `program` is the builder
+    on the host, a kpy that pip installed; `area` a directory that all users can enter."""
     in_docker = [servers.tool("docker")], image
     env = {"DOCKER_HOST": docker.socket}
-    yield _in_container("E1", "root in a plain container (`docker run`)", *in_docker, env=env)
+    yield _in_container("E1", "root in a plain container (`docker run`)", *in_docker, *options, env=env)
     yield _in_container("E2", "Pod Security restricted (`docker run --user 1000:1000`, no capabilities, no new privileges)",
-                        *in_docker, "--user", "1000:1000", *RESTRICTED, env=env)  # fmt: skip
+                        *in_docker, *options, "--user", "1000:1000", *RESTRICTED, env=env)  # fmt: skip
     yield _in_container("E9", "OpenShift's random uid (`docker run --user 123456:0`, restricted)",
-                        *in_docker, "--user", "123456:0", *RESTRICTED, env=env)  # fmt: skip
+                        *in_docker, *options, "--user", "123456:0", *RESTRICTED, env=env)  # fmt: skip
     archive = area / "builder.tar"
     docker("save", "--output", str(archive), image)
     subprocess.run([servers.tool("podman"), "load", "--quiet", "--input", archive], check=True, capture_output=True)
     archive.unlink()
     yield _in_container(
         "E3", "user-namespaced pod, uid 0 inside (`podman run --uidmap`)", [servers.tool("podman")], f"localhost/{image}",
-        *_PODMAN_LIMITS, *_IDS, env={},
+        *options, *_PODMAN_LIMITS, *_IDS, env={},
     )  # fmt: skip
     yield _as_user("E4", "ordinary user with subordinate ids", program, account("kpy-range", "100000-165535"), area / "range")
     yield _as_user("E5", "ordinary user without subordinate ids", program, account("kpy-single"), area / "single")

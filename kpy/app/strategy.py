@@ -105,16 +105,25 @@ def _auto(variables: Mapping[str, str], state: Path) -> Place:
             problem = error
     if _may_chroot() and not live:
         return Place("chroot")
-    return Place("none", _explained(problem))
+    return Place("none", _explained(problem, elsewhere=not live))
 
 
-def _explained(problem: SandboxError | None) -> SandboxError | None:
-    """In the RUN of a builder that emulates root there, nobody may make a user namespace (kpy.emulation.filter)."""
+def _explained(problem: SandboxError | None, *, elsewhere: bool) -> SandboxError | None:
+    """With the way out. `elsewhere`: there is one that is always there, for what the place itself would have to allow is
+    often not the user's to say."""
     from kpy.linux.probe import can_supervise
 
-    if problem is None or can_supervise() != errno.EBUSY:
-        return problem
-    hint = "this is a RUN whose root another builder emulates: build outside of it"
+    if problem is None:
+        return None
+    hint = problem.hint
+    if can_supervise() == errno.EBUSY:  # nobody may make a user namespace there (kpy.emulation.filter)
+        hint = (
+            "this is a RUN whose root another builder emulates: build this image before it, and pass it on with "
+            "--build-context NAME=docker-image://IMAGE"
+        )
+    elif elsewhere:
+        other = "or build in a container of the kpy image: RUN needs no rights there"
+        hint = f"{hint}; {other}" if hint else other[3:]
     return SandboxError(problem.message, errno=problem.errno, hint=hint)
 
 
