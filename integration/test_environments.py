@@ -1,7 +1,5 @@
 """The same images in every environment; and containers that allow more than the default profile (EXECUTION 0, row 4)."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import builder as builders
