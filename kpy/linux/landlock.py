@@ -30,15 +30,13 @@ def keep_apart(arch: Arch) -> str:
     except OSError:
         return ""
     try:
-        if version >= 6:
-            _restrict(arch, _ruleset(create, 0, _SCOPE_SIGNAL))
-            return "signals"
         if version >= 2:
-            # A domain must restrict something: moving files between directories, and that is allowed everywhere.
-            rules = _ruleset(create, _REFER, 0)
+            # Where files are restricted already, a domain that says nothing of them forbids to move and link them
+            # between directories; and before version 6, a domain must restrict something. It is allowed everywhere.
+            rules = _ruleset(create, _REFER, _SCOPE_SIGNAL if version >= 6 else 0)
             _allow_below_root(arch, rules)
             _restrict(arch, rules)
-            return "memory"
+            return "signals" if version >= 6 else "memory"
     except OSError:
         pass  # as if there were none: it is a second line of defence
     return ""

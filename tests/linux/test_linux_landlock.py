@@ -34,6 +34,9 @@ attempt("through a name", lambda: open("link/f").read())
 attempt("move", lambda: (os.mkdir("open/e"), os.rename("open/f", "open/e/f")))
 attempt("take", lambda: os.rename("closed/f", "open/taken"))
 attempt("link", lambda: os.link("closed/f", "open/linked"))
+landlock.keep_apart(syscalls.native())  # as a RUN is, below its supervisor
+attempt("move again", lambda: os.rename("open/e/f", "open/f"))
+attempt("link again", lambda: os.link("open/f", "open/e/g"))
 """
 
 
@@ -56,5 +59,5 @@ def test_files_of_other_directories_are_out_of_reach(tmp_path: Path) -> None:
     assert done.stderr == ""
     assert done.stdout.splitlines() == [
         "read open", "write open", "make open", "unlink open", "see open",
-        "read programs", "see programs", "see closed", "write file", "move",
+        "read programs", "see programs", "see closed", "write file", "move", "move again", "link again",
     ]  # fmt: skip
