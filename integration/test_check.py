@@ -10,6 +10,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from forked_kpy import forked
 from people import Kpy
 from servers import Registry
 from test_conformance import SUITE
@@ -36,10 +37,11 @@ if SUITE.is_dir() or os.environ.get("CI") == "true":
         out.mkdir(mode=0o777)
         out.chmod(0o777)
         script = kpy.home / "check"
-        script.write_text(SCRIPT.format(program=kpy.program, out=out))
-        script.chmod(0o755)
         command = [suite / "run", "--builder", f"{script} {WORDS}", "--registry", registry.host, "--jobs", "2"]
-        subprocess.run(command, cwd=kpy.home, capture_output=True, check=False, timeout=3000, **kpy.spawn())  # type: ignore[call-overload]
+        with forked(kpy.home, kpy.spawn()) as fast:
+            script.write_text(SCRIPT.format(program=fast, out=out))
+            script.chmod(0o755)
+            subprocess.run(command, cwd=kpy.home, capture_output=True, check=False, timeout=3000, **kpy.spawn())  # type: ignore[call-overload]
 
         names = {path.name for path in (suite / "cases").iterdir() if path.is_dir()}
         answers = {path.stem for path in out.glob("*.code")}
