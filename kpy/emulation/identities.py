@@ -55,6 +55,12 @@ class Identities:
         resource.prlimit(pid, _LIMIT, (_MARK + number, resource.prlimit(pid, _LIMIT)[1]))
 
 
+def is_marked() -> bool:
+    """Is this process in a RUN whose root is emulated?"""
+    soft = resource.getrlimit(_LIMIT)[0]
+    return soft != resource.RLIM_INFINITY and 0 <= soft - _MARK < _LARGEST
+
+
 def mark() -> bool:
     """Make this process the first of a RUN. False if its hard limit leaves no room for the mark."""
     hard = resource.getrlimit(_LIMIT)[1]

@@ -8,14 +8,18 @@ import socket
 import struct
 
 from kpy.emulation import filter as filters
-from kpy.emulation.identities import mark
+from kpy.emulation.identities import is_marked, mark
 from kpy.linux import landlock, libc, seccomp
 from kpy.linux.syscalls import Arch
 
+OUTER = -1
+"""In place of an errno: a kpy that runs this one emulates."""
 
-def confine(channel: socket.socket, arch: Arch, *, root: bool, refused: int = 0) -> None:
+
+def confine(channel: socket.socket, arch: Arch, *, root: bool, refused: int = 0) -> bool:
     """Come under the emulation, or what there is in its place; `receive` is told which at the other end of the channel.
     `refused`: the errno that says why there can be none, where that is known (a listener may be given and be of no use).
+    False: this process is emulated already, by a kpy that runs this one, and has ids to set like any other.
 
     Also out of reach of what is not the RUN's: no process of it can read the builder's memory, or signal it, where the
     kernel has Landlock.
@@ -23,6 +27,7 @@ def confine(channel: socket.socket, arch: Arch, *, root: bool, refused: int = 0)
     libc.prctl(libc.PR_SET_DUMPABLE, 1)  # our parent is not, but must reach us
     seccomp.no_new_privs()
     landlock.keep_apart(arch)
+    is_emulated = is_marked()
     try:
         if refused:
             raise OSError(refused, os.strerror(refused))
@@ -30,11 +35,15 @@ def confine(channel: socket.socket, arch: Arch, *, root: bool, refused: int = 0)
             raise OSError(errno.EPERM, "the hard limit of locks is too low")
         listener = seccomp.install_with_listener(filters.watching(arch), arch)
     except OSError as error:
+        if error.errno == errno.EBUSY and is_emulated:
+            channel.send(struct.pack("<i", OUTER))
+            return False
         seccomp.install(filters.forgetting(arch, root=root), arch)
         channel.send(struct.pack("<i", error.errno or errno.EIO))
-        return
+        return True
     channel.sendmsg([struct.pack("<i", 0)], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [listener]))])
     os.close(listener)
+    return True
 
 
 def receive(channel: socket.socket) -> tuple[int, int]:
@@ -61,7 +70,7 @@ def denied(name: bytes) -> str:
 
 def lost(number: int) -> str:
     """A line for the user: what a RUN lacks where there was no listener, for this reason; "" if it lacks nothing."""
-    if number == errno.EPIPE:
+    if number in (OUTER, errno.EPIPE):
         return ""
     reason = "another program watches this one's system calls" if number == errno.EBUSY else os.strerror(number).lower()
     return (

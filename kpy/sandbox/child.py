@@ -241,7 +241,8 @@ def _become(spec: "dict[str, Any]", control: Control, emulated: "Emulated | None
             _take_identity(spec)
         else:
             capabilities.limit(0)
-            emulated.confine()
+            if not emulated.confine():
+                raise mounts.Refused("root cannot be emulated in a RUN whose root is", 0)
         if not spec["private_pids"]:
             libc.prctl(libc.PR_SET_PDEATHSIG, signal.SIGKILL)  # after the ids: a change of them clears it
         program.execute(spec["argv"], spec["env"])

@@ -57,12 +57,12 @@ class Emulated:
         key, born = identify(AT_FDCWD, path)
         self._ledger.records[key] = Record(mode, uid, gid, born=born)
 
-    def confine(self) -> None:
+    def confine(self) -> bool:
         """In the child: see kpy.emulation.start."""
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self._ours.close()
         with self._theirs:
-            start.confine(self._theirs, self._arch, root=self._first.euid == 0, refused=self._refused)
+            return start.confine(self._theirs, self._arch, root=self._first.euid == 0, refused=self._refused)
 
     def follow(self, child: int) -> int | None:
         """Answer until the child ends; its exit code. None if there is nothing to answer, and the child may live."""

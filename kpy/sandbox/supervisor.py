@@ -102,7 +102,8 @@ def _become(libc: ctypes.CDLL, spec: dict[str, Any], report: int, emulated: Emul
             _forbid_sockets(spec)
         else:
             _forbid_sockets(spec)
-            emulated.confine()
+            if not emulated.confine():
+                _take_ids(spec)
         # A change of ids clears it, so last: nothing outlives us even when we are killed.
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         execute([os.fsencode(part) for part in spec["argv"]], [os.fsencode(item) for item in spec["env"]])
