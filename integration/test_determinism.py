@@ -151,12 +151,14 @@ if SUITE.is_dir() or os.environ.get("CI") == "true":
     def test_in_a_container(
         suite: Path, docker: servers.Docker, registry: servers.Registry, area: Path, first: dict[str, str]
     ) -> None:
-        """As root, in the container's own root file system."""
+        """As root, in the container's own root file system: every third case, for each takes a container of its own."""
         image = builder.make(docker)
         root = User("root", 0, 0, subordinate=False)
         home = place(area, "fourth", root)
         live = Kpy(str(builder.HERE / "conformance-live"), root, home, {"KPY_IMAGE": image, "DOCKER_HOST": docker.socket})
-        again = images(suite, live, home / "kept", registry.host, "--extra=--isolation=live")
+        some = sorted(first)[::3]
+        again = images(suite, live, home / "kept", registry.host, "--extra=--isolation=live", only=some)
+        first = {name: first[name] for name in some}
         kept = area / "determinism" / "first" / "kept"
         odd = differing(first, again)
         if odd:
