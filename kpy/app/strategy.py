@@ -94,9 +94,11 @@ def prepare(isolation: Isolation, variables: Mapping[str, str], state: Path) -> 
 
 def _auto(variables: Mapping[str, str], state: Path) -> Place:
     live = in_bundle() and variables.get(CONSENT) == "1"
-    ways: list[Callable[[], Place]] = [lambda: _live(variables)] if live else []
-    if not live or _is_better_than_live(state):
-        ways.insert(0, lambda: _userns(state))
+    # First what the builder image is made for: where user namespaces may be made, not all that is needed in them always may
+    # (podman's pods let one have the namespace and not the mounts).
+    ways: list[Callable[[], Place]] = [lambda: _userns(state)]
+    if live:
+        ways.insert(0, lambda: _live(variables))
     problem = None
     for way in ways:
         try:
@@ -125,15 +127,6 @@ def _explained(problem: SandboxError | None, *, elsewhere: bool) -> SandboxError
         other = "or build in a container of the kpy image: RUN needs no rights there"
         hint = f"{hint}; {other}" if hint else other[3:]
     return SandboxError(problem.message, errno=problem.errno, hint=hint)
-
-
-def _is_better_than_live(state: Path) -> bool:
-    """Would a user namespace be? Root of a container may do as much in `/`, but for overlays; who is not root may not."""
-    from kpy.linux.probe import can_overlay, can_userns
-
-    if can_userns():
-        return False
-    return os.geteuid() != 0 or (_have(state) and can_overlay(str(state)) == 0)
 
 
 def in_bundle() -> bool:
