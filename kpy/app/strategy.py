@@ -104,7 +104,7 @@ def _auto(variables: Mapping[str, str], state: Path) -> Place:
         try:
             return way()
         except SandboxError as error:
-            problem = error
+            problem = problem or error
     if _may_chroot() and not live:
         return Place("chroot")
     return Place("none", _explained(problem, elsewhere=not live))
