@@ -1,8 +1,8 @@
 """How RUN is done here: live, chroot or userns. Chosen once, before any thread starts; nobody asks again.
 
-`auto` prefers a user namespace: it is the only one that keeps the builder and the image apart. Else, in a container of the
-builder image it is the live root, and only there: anywhere else that would empty somebody's machine. Who may not give
-files to others there has root emulated (EXECUTION B), and so has who gets but one id in a user namespace; where system
+`auto` is the live root in a container of the builder image, and only there: anywhere else that would empty somebody's
+machine. Elsewhere, or where that cannot be had, it is a user namespace, which keeps the builder and the image apart. Who
+may not give files to others there has root emulated (EXECUTION B), and so has who gets but one id in a user namespace; where system
 calls cannot be answered, that is said before the build begins. Where neither is possible, root gets a chroot.
 """
 
@@ -124,8 +124,8 @@ def _explained(problem: SandboxError | None, *, elsewhere: bool) -> SandboxError
             "--build-context NAME=docker-image://IMAGE"
         )
     elif elsewhere:
-        other = "or build in a container of the kpy image: RUN needs no rights there"
-        hint = f"{hint}; {other}" if hint else other[3:]
+        other = "build in a container of the kpy image: RUN needs no rights there"
+        hint = f"{hint}; or {other}" if hint else other
     return SandboxError(problem.message, errno=problem.errno, hint=hint)
 
 

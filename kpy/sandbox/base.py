@@ -41,9 +41,10 @@ class Mount:
     """Something to mount in the root for one RUN; the target is made if it is not there, and removed again (R07).
 
     `bind`: `source` is a path on the host (directory, file or socket). With `discard`, it is writable and what is
-    written is dropped (R14 rw), with the source if that is `ours`: made for this RUN; where root is emulated, it shows as `uid` and `gid`'s, and `ledger` knows of its
-    files what the disk cannot say, after the RUN too where what is written is kept. `tmpfs`: `size` bytes, 0 = no limit. `file`: `data` as a file of `mode`, `uid`,
-    `gid` (secrets, R17: never on disk).
+    written is dropped (R14 rw), with the source if that is `ours`: made for this RUN; where root is emulated, it shows as
+    `uid` and `gid`'s, and `ledger` knows of its files what the disk cannot say, after the RUN too where what is written is
+    kept. `tmpfs`: `size` bytes, 0 = no limit. `file`: `data` as a file of `mode`, `uid`, `gid` (secrets, R17: never on
+    disk).
     `target` is an absolute path in the root; symlinks are followed inside the root, never out of it.
     """
 
