@@ -2,8 +2,8 @@
 
 `auto` is the live root in a container of the builder image, and only there: anywhere else that would empty somebody's
 machine. Elsewhere, or where that cannot be had, it is a user namespace, which keeps the builder and the image apart. Who
-may not give files to others there has root emulated (EXECUTION B), and so has who gets but one id in a user namespace; where system
-calls cannot be answered, that is said before the build begins. Where neither is possible, root gets a chroot.
+may not give files to others there has root emulated (EXECUTION B), and so has who gets but one id in a user namespace;
+where system calls cannot be answered, that is said before the build begins. Where neither is possible, root gets a chroot.
 """
 
 import errno

@@ -23,6 +23,7 @@ from kpy.sandbox.carry import brought, carrying
 from kpy.sandbox.slotmounts import filled, is_slot
 from kpy.util.copytree import copy
 from kpy.util.erase import empty, remove
+from kpy.util.fs import read_regular
 
 _LINKS = 40  # as the kernel (MAXSYMLINKS)
 
@@ -187,13 +188,7 @@ def _holds(path: str, data: bytes) -> bool:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return False
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return False
-        with open(descriptor, "rb", closefd=False) as file:
-            return file.read(len(data) + 1) == data
-    finally:
-        os.close(descriptor)
+    return read_regular(descriptor, len(data) + 1) == data
 
 
 def _nothing() -> None:

@@ -10,7 +10,6 @@ that runs as root.
 import contextlib
 import ctypes
 import os
-import stat
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -27,6 +26,7 @@ from kpy.sandbox.rlimits import too_high
 from kpy.sandbox.slotmounts import is_slot
 from kpy.sandbox.spawn import Job, Reach, network_isolation, run
 from kpy.util.cancel import Cancel
+from kpy.util.fs import read_regular
 
 _PR_SET_DUMPABLE = 4
 _LARGEST_PASSWD = 1 << 24
@@ -137,13 +137,7 @@ def _passwd(root: str) -> bytes | None:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, SandboxError):
         return None
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return None
-        with open(descriptor, "rb", closefd=False) as file:  # not before: a directory is none that it would take
-            return file.read(_LARGEST_PASSWD)
-    finally:
-        os.close(descriptor)
+    return read_regular(descriptor, _LARGEST_PASSWD)
 
 
 def check_limits(process: Process) -> None:

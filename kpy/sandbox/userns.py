@@ -5,7 +5,6 @@ namespace's root by the kernel, but its attack surface is the whole system call 
 
 import errno
 import os
-import stat
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -31,6 +30,7 @@ from kpy.sandbox.handover import NONE, Emulation, check_machine
 from kpy.sandbox.rlimits import too_high
 from kpy.util.cancel import Cancel
 from kpy.util.erase import remove
+from kpy.util.fs import read_regular
 
 _SHM = 64 << 20
 _PASSWD_LIMIT = 4 << 20
@@ -167,14 +167,9 @@ def read_in_root(root: str, path: str, limit: int = _PASSWD_LIMIT) -> bytes | No
     finally:
         os.close(directory)
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return None
-        with open(descriptor, "rb", closefd=False) as file:  # not before: a directory is none that it would take
-            return file.read(limit)
+        return read_regular(descriptor, limit)
     except OSError:
         return None
-    finally:
-        os.close(descriptor)
 
 
 def _hint(ended: runner.Ended) -> str:

@@ -8,6 +8,7 @@ import errno
 import fcntl
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, BinaryIO
@@ -62,6 +63,17 @@ def temporary_file(directory: str | os.PathLike[str], *, mode: int = 0o644) -> I
             stream.close()
         except OSError:
             pass  # a full disk: reported already by who wrote, and the file is gone
+
+
+def read_regular(descriptor: int, limit: int) -> bytes | None:
+    """The beginning of what a descriptor is open on, which is closed; None if that is no regular file. Raises OSError."""
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return None
+        with open(descriptor, "rb", closefd=False) as file:  # not before: a directory is none that it would take
+            return file.read(limit)
+    finally:
+        os.close(descriptor)
 
 
 def _create(directory: str) -> tuple[BinaryIO, str]:
