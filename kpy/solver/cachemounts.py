@@ -6,6 +6,7 @@ where files cannot be given to others, `.owners`: what a ledger says of those in
 """
 
 import hashlib
+import json
 import os
 import stat
 from collections.abc import Mapping, Sequence
@@ -128,17 +129,24 @@ def _rows(ledger: Ledger) -> dict[bytes, tuple[int, int]]:
 
 
 def _save(path: Path, ledger: Ledger) -> None:
-    fs.write_atomic(path.with_name(f"{path.name}.owners"), ledger.dump())
+    rows = [
+        (inode, record.mode, record.uid, record.gid, record.rdev, record.born, {name: value.hex() for name, value in record.xattrs.items()})
+        for (_, inode), record in sorted(ledger.records.items())
+    ]
+    fs.write_atomic(path.with_name(f"{path.name}.owners"), json.dumps(rows).encode())
 
 
 def _load(path: Path) -> Ledger:
-    """What was kept. Devices have other numbers after a restart; inodes do not."""
+    """What was kept. Devices have other numbers after a restart; inodes do not. As JSON: where the kernel cannot keep a RUN
+    from the state directory, it may have written this."""
+    kept, device = Ledger(), path.stat().st_dev
     try:
-        kept = Ledger.load(path.with_name(f"{path.name}.owners").read_bytes())
-    except (FileNotFoundError, ValueError, EOFError, TypeError):
+        rows = json.loads(path.with_name(f"{path.name}.owners").read_bytes())
+        for inode, mode, uid, gid, rdev, born, xattrs in rows:
+            values = {str(name): bytes.fromhex(value) for name, value in xattrs.items()}
+            kept.records[device, int(inode)] = Record(int(mode), int(uid), int(gid), int(rdev), int(born), values)
+    except (FileNotFoundError, ValueError, TypeError, AttributeError):
         return Ledger()
-    device = path.stat().st_dev
-    kept.records = {(device, inode): record for (_, inode), record in kept.records.items()}
     return kept
 
 
