@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kpy.app.options import Isolation
-from kpy.errors import SandboxError
+from kpy.errors import SandboxError, StoreError
 from kpy.events import Reporter, Warned
 from kpy.linux import capabilities
 from kpy.sandbox.base import Sandbox
 from kpy.snapshot.base import Snapshotter
 from kpy.solver.content import Layers
 from kpy.util.cancel import Cancel
-from kpy.util.locks import FileLock
+from kpy.util.locks import FileLock, is_held_above
 
 BUNDLE = "/kpy"
 """Where the interpreter of the builder image is, with all that it needs (EXECUTION C)."""
@@ -253,8 +253,7 @@ def _make_live(place: Place, means: Means) -> tuple[Snapshotter, Sandbox]:
             "the build needs / itself, the root file system that it replaces",
             hint="give the build context, the outputs and kpy's own files directories of their own",
         )
-    # There is one root: the builds of a container take turns.
-    means.stack.enter_context(FileLock(f"{BUNDLE}/tmp/live.lock", cancel=means.cancel))
+    _take_turn(Path(BUNDLE, "tmp", "live.lock"), means)
     protected = (*LIVE_PATHS, BUNDLE, *means.protected)
     ground: Ground = Directory("/")
     emulation = NONE
@@ -268,6 +267,23 @@ def _make_live(place: Place, means: Means) -> tuple[Snapshotter, Sandbox]:
         DirectorySnapshotter(ground, means.layers, protected=protected),
         LiveSandbox(means.spool, protected, emulation, f"{BUNDLE}/tmp/scripts"),
     )
+
+
+def _take_turn(lock: Path, means: Means) -> None:
+    """There is one root: the builds of a container take turns, until the end of `means.stack`."""
+    try:
+        means.stack.enter_context(FileLock(lock, timeout=0))
+        return
+    except StoreError:
+        if not os.path.exists(lock):
+            raise
+    if is_held_above(lock):
+        raise SandboxError(
+            "this is a RUN of a build that has the root file system, and there is but one",
+            hint="build this image before that one, and pass it on with --build-context NAME=docker-image://IMAGE",
+        )
+    means.report(Warned("another build has the root file system of this container: waiting for its end", ""))
+    means.stack.enter_context(FileLock(lock, cancel=means.cancel))
 
 
 def _make_chroot(_: Place, means: Means) -> tuple[Snapshotter, Sandbox]:

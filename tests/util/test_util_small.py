@@ -4,6 +4,8 @@ import hashlib
 import io
 import os
 import select
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -16,7 +18,7 @@ from hypothesis import strategies as st
 from kpy.errors import InterruptedBuildError, StoreError
 from kpy.util import http, paths
 from kpy.util.cancel import Cancel
-from kpy.util.locks import FileLock
+from kpy.util.locks import FileLock, is_held_above
 from kpy.util.modes import parse_mode
 from kpy.util.proxies import Proxies
 from kpy.util.retry import Retry
@@ -126,6 +128,21 @@ def test_locks(tmp_path: Path) -> None:
             pass
     with FileLock(path), pytest.raises(StoreError), FileLock(path, shared=True, timeout=0.02):
         pass
+
+
+def test_who_waits_for_a_lock_knows_whether_it_is_held_by_an_ancestor(tmp_path: Path) -> None:
+    """A kpy in a RUN of a kpy would wait for the root that the outer one has, for ever."""
+    ask = "import sys; from kpy.util.locks import is_held_above; print(is_held_above(sys.argv[1]))"
+
+    def asked() -> str:
+        command = ["/bin/sh", "-c", '"$@"; true', "sh", sys.executable, "-c", ask, str(tmp_path / "lock")]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    assert asked() == "False"
+    with FileLock(tmp_path / "lock"):
+        assert asked() == "True"
+        assert not is_held_above(tmp_path / "lock")  # by ourselves is not above
+    assert asked() == "False"
 
 
 def test_a_lock_is_handed_over(tmp_path: Path) -> None:
