@@ -160,12 +160,13 @@ class _Extraction:
 
     def _dress(self, fd: int, entry: Entry) -> None:
         """Owner, xattrs, mode and time of an open file."""
-        if self._options.notes is not None:
-            self._options.notes.note(fd, "", entry)
-        elif self._options.owners:
+        notes = self._options.notes
+        if notes is None and self._options.owners:
             _give(entry, lambda: os.fchown(fd, entry.uid, entry.gid))
         self._xattrs(fd, entry)
         os.fchmod(fd, self._permissions(entry))
+        if notes is not None:  # now that the disk says what it can
+            notes.note(fd, "", entry)
         os.utime(fd, ns=(entry.mtime, entry.mtime))
 
     def _permissions(self, entry: Entry) -> int:

@@ -14,8 +14,8 @@ class Notes(Protocol):
         ...
 
     def note(self, place: int, name: str, entry: Entry) -> None:
-        """The file `name` in an open directory is as `entry` says, no symlink followed; "" is the open file itself.
-        Its mode on disk is, or becomes, what `permissions` gives."""
+        """The file `name` in an open directory is as `entry` says, no symlink followed; "" is the open file itself,
+        whose mode on disk is what `permissions` gives, unless it is not ours to change."""
         ...
 
 

@@ -10,6 +10,8 @@ from layerkit import item, tar_of
 from kpy.errors import ContentError
 from kpy.layer.entry import Kind
 from kpy.layer.extract import ExtractOptions, extract
+from kpy.linux.ledger import Ledger
+from kpy.snapshot.recorder import Recorder
 
 
 class Heard:
@@ -59,6 +61,17 @@ def test_capabilities_are_not_tried_on_the_disk(tmp_path):
     tar = tar_of(item("f", content=b"x", xattrs={"security.capability": b"\1\0\0\2" + bytes(16)}))
     assert extract(io.BytesIO(tar), str(tmp_path), options=ExtractOptions(notes=heard)).lost == ()
     assert "security.capability" not in os.listxattr(tmp_path / "f")
+
+
+def test_of_what_the_disk_says_nothing_is_recorded(tmp_path):
+    """A record makes each stat of a directory in RUN three times as long, and all that is made in it twice."""
+    ledger = Ledger()
+    tar = tar_of(
+        item("d", Kind.DIR, mode=0o755), item("d/f", content=b"x", mode=0o644), item("d/closed", Kind.DIR, mode=0o500),
+        item("d/below", Kind.DIR, mode=0o700), item("d/l", Kind.SYMLINK, link="f"),
+    )  # fmt: skip
+    extract(io.BytesIO(tar), str(tmp_path), options=ExtractOptions(notes=Recorder(ledger)))
+    assert [oct(record.mode) for record in ledger.records.values()] == [oct(stat.S_IFDIR | 0o500)]
 
 
 @pytest.fixture
