@@ -32,6 +32,8 @@ _CONTINUE = 1
 _ADDFD_SET, _ADDFD_SEND = 1, 2
 _SIGNALS = (signal.SIGALRM, signal.SIGCHLD, signal.SIGTERM, signal.SIGINT)  # those that a supervisor has handlers for
 NOTIFICATION_SIZE = 80
+_RESPONSE = struct.Struct("<QqiI")  # struct seccomp_notif_resp: id, val, error, flags
+_respond = _RESPONSE.pack_into
 
 # BPF instructions (linux/bpf_common.h): load an absolute word, jumps against a constant, return a constant
 _LD, _JA, _JEQ, _JGE, _JSET, _RET = 0x20, 0x05, 0x15, 0x35, 0x45, 0x06
@@ -190,6 +192,8 @@ class Listener:
         self.descriptor = descriptor
         self._buffer = bytearray(NOTIFICATION_SIZE)
         self._empty = bytes(NOTIFICATION_SIZE)
+        # Of bytes, fcntl.ioctl first makes the text of an error that nobody sees: a third of all that it takes.
+        self._response = bytearray(_RESPONSE.size)
         self._adds_and_sends = True
         self.undelivered: tuple[int, int, bool] | None = None
         """What a call was to return that its caller does not wait in any more: as `answer` or, if the second is not -1,
@@ -210,18 +214,20 @@ class Listener:
 
     def answer(self, number: int, value: int, error: int) -> None:
         """Return `value`, or -1 with `error` as errno. A caller that is gone is no error."""
-        if not self._send(struct.pack("<QqiI", number, value, -error, 0)) and not error:
+        _respond(self._response, 0, number, value, -error, 0)
+        if not self._send() and not error:
             self.undelivered = value, -1, False
 
     def proceed(self, number: int) -> None:
         """Let the kernel make the call as if there were no filter."""
-        self._send(struct.pack("<QqiI", number, 0, 0, _CONTINUE))
+        _respond(self._response, 0, number, 0, 0, _CONTINUE)
+        self._send()
 
-    def _send(self, answer: bytes) -> bool:
+    def _send(self) -> bool:
         try:
-            fcntl.ioctl(self.descriptor, _SEND, answer)
+            fcntl.ioctl(self.descriptor, _SEND, self._response)
         except InterruptedError:  # a signal of ours while another had the kernel's lock: the caller still waits
-            return self._send(answer)
+            return self._send()
         except OSError:
             return False  # ENOENT: the caller was killed or, before 5.19, interrupted
         return True
