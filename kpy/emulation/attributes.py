@@ -25,8 +25,11 @@ _ALL = 0xFFFFFFFF
 _CREATE, _REPLACE = 1, 2
 _NAME_LIMIT, _SIZE_LIMIT = 255, 65536
 _TOTAL_LIMIT = 1 << 20  # of all values that we keep of one file
-_PERMISSIONS = "system.posix_acl_access"
+PERMISSIONS = b"system.posix_acl_access"
 _ACL, _ACL_ENTRY, _ACL_VERSION = struct.Struct("<I"), struct.Struct("<HHI"), 2  # linux/posix_acl_xattr.h
+_PLAIN = struct.Struct("<I" + 3 * "HHI")
+PLAIN_SIZE = _PLAIN.size
+"""Of a list of three entries, which says no more than a mode does."""
 _USER, _GROUP, _MASK, _OTHER = 0x01, 0x04, 0x10, 0x20  # of the owner, of the group; those of others have ids
 _CAPABILITY_SIZES = {0x01000000: 12, 0x02000000: 20, 0x03000000: 24}  # by revision (linux/capability.h)
 
@@ -64,7 +67,7 @@ def _set(call: Call, place: Place, *, follow: bool) -> int | None:
     if not _is_ours(name):
         file = _look(call, place, follow=follow)
         _use(call, file, name, WRITE)
-        return _set_permissions(call, file) if name == _PERMISSIONS else PROCEED
+        return _set_permissions(call, file) if os.fsencode(name) == PERMISSIONS else PROCEED
     size, flags = call.args[3], call.args[4] & _ALL
     if flags & ~(_CREATE | _REPLACE):
         raise refuse(errno.EINVAL)
@@ -93,20 +96,35 @@ def _set_permissions(call: Call, file: File) -> int | None:
     if size < _ACL.size or size > _SIZE_LIMIT or stat.S_ISLNK(file.mode):
         return PROCEED
     data = call.read(call.args[2], size)
-    entries = list(_ACL_ENTRY.iter_unpack(data[_ACL.size :])) if not (size - _ACL.size) % _ACL_ENTRY.size else []
-    rights = {tag: bits & 7 for tag, bits, _ in entries if tag in (_USER, _GROUP, _OTHER, _MASK)}
-    if _ACL.unpack_from(data) != (_ACL_VERSION,) or not rights.keys() >= {_USER, _GROUP, _OTHER}:
+    wanted = _mode_of(data)
+    if wanted < 0:
         return PROCEED  # the kernel refuses
-    wanted = rights[_USER] << 6 | rights.get(_MASK, rights[_GROUP]) << 3 | rights[_OTHER]
     mode = permissions.after_chmod(call.who, file.mode, stat.S_IMODE(file.mode) & ~0o777 | wanted, file.gid)
     if file.record is None and file.ours and not needs_record(mode):
         return PROCEED
     call.world.files.change(file, mode=mode)
-    if len(entries) > len(rights) or _MASK in rights:
+    if size != PLAIN_SIZE:
         return PROCEED
     with contextlib.suppress(OSError):  # the list that it may have had
-        os.removexattr(file.place.path, _PERMISSIONS, follow_symlinks=file.follow)
+        os.removexattr(file.place.path, PERMISSIONS, follow_symlinks=file.follow)
     return 0
+
+
+def _mode_of(data: bytes) -> int:
+    """The permissions that a list gives; -1 if it is none."""
+    entries = list(_ACL_ENTRY.iter_unpack(data[_ACL.size :])) if not (len(data) - _ACL.size) % _ACL_ENTRY.size else []
+    rights: dict[int, int] = {tag: bits & 7 for tag, bits, _ in entries if tag in (_USER, _GROUP, _OTHER, _MASK)}
+    if _ACL.unpack_from(data) != (_ACL_VERSION,) or not rights.keys() >= {_USER, _GROUP, _OTHER}:
+        return -1
+    return rights[_USER] << 6 | rights.get(_MASK, rights[_GROUP]) << 3 | rights[_OTHER]
+
+
+def plain_mode(data: bytes) -> int:
+    """The permissions that a list of `PLAIN_SIZE` gives which says no more than they do; -1 if it is none."""
+    a: int
+    version, user, a, _, group, b, _, other, c, _ = _PLAIN.unpack(data)
+    is_plain = (version, user, group, other) == (_ACL_VERSION, _USER, _GROUP, _OTHER) and (a | b | c) <= 7
+    return a << 6 | b << 3 | c if is_plain else -1
 
 
 def _use(call: Call, file: File, name: str, wanted: int) -> None:

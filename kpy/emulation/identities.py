@@ -11,6 +11,7 @@ import resource
 from time import monotonic
 
 from kpy.emulation.credentials import Credentials
+from kpy.emulation.guard import is_unrestricted
 
 _LIMIT = 10  # RLIMIT_LOCKS, for which the resource module has no name
 _MARK = 0x6B7079 << 32
@@ -24,6 +25,8 @@ class Identities:
 
     def __init__(self, first: Credentials) -> None:
         self.first = first
+        self.all_root = is_unrestricted(first)
+        """Has there been nobody yet but who passes all checks?"""
         self._known = [first]
         self._numbers = {first: 0}
         self._recent: dict[int, tuple[float, Credentials]] = {}
@@ -51,6 +54,7 @@ class Identities:
                 raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
             self._known.append(who)
             self._numbers[who] = number
+        self.all_root = self.all_root and is_unrestricted(who)
         self._recent.clear()  # all threads have become it, and we do not know which those are
         resource.prlimit(pid, _LIMIT, (_MARK + number, resource.prlimit(pid, _LIMIT)[1]))
 

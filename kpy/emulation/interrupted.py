@@ -18,22 +18,19 @@ class Interrupted:
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
-        self._calls: dict[int, tuple[int, tuple[int, ...], tuple[int, int, bool]]] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._calls)
+        self.calls: dict[int, tuple[int, tuple[int, ...], tuple[int, int, bool]]] = {}
 
     def keep(self, pid: int, call_number: int, args: tuple[int, ...]) -> None:
         """The answer that the listener could not deliver was for this call."""
         undelivered, self._listener.undelivered = self._listener.undelivered, None
         if undelivered is not None:
-            if len(self._calls) >= _MOST:
+            if len(self.calls) >= _MOST:
                 self.close()
-            self._calls[pid] = call_number, args, undelivered
+            self.calls[pid] = call_number, args, undelivered
 
     def again(self, number: int, pid: int, call_number: int, args: tuple[int, ...]) -> bool:
         """Is it such a call? It is answered then, or interrupted again."""
-        held = self._calls.pop(pid, None)
+        held = self.calls.pop(pid, None)
         if held is None:
             return False
         known, before, (value, descriptor, close_on_exec) = held
@@ -54,7 +51,7 @@ class Interrupted:
 
     def close(self) -> None:
         """Forget all."""
-        for _, _, (_, descriptor, _) in self._calls.values():
+        for _, _, (_, descriptor, _) in self.calls.values():
             if descriptor >= 0:
                 os.close(descriptor)
-        self._calls.clear()
+        self.calls.clear()

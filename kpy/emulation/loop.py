@@ -22,7 +22,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kpy.emulation.call import Handler
 
-_NOTIFICATION = struct.Struct("<QIIiIQ6Q")  # struct seccomp_notif: id, pid, flags; seccomp_data: nr, arch, ip, args
+# struct seccomp_notif: id, pid, flags; seccomp_data: nr, arch, ip, args (without flags and ip)
+_NOTIFICATION = struct.Struct("<QI4xiI8x6Q")
 _MOST_PROBLEMS = 20
 _MOST_AFTERWARDS = 4096
 
@@ -51,16 +52,17 @@ class Emulation:
             fields = _NOTIFICATION.unpack(self._listener.receive())
         except OSError:
             return  # a signal; or it was killed before we could read it
-        number, pid, _, call_number, audit = fields[:5]
+        number, pid, call_number, audit = fields[:4]
+        args = fields[4:]
         world = self._world
         world.number = number
         if world.afterwards:
             self._catch_up(pid)
-        if self._interrupted and self._interrupted.again(number, pid, call_number, fields[6:]):
+        if self._interrupted.calls and self._interrupted.again(number, pid, call_number, args):
             return
         if audit == self._native:
             try:
-                quick = self._quicker.answer(call_number, pid, fields[6:])
+                quick = self._quicker.answer(call_number, pid, args)
             except OSError:
                 quick = LATER
             except Exception as error:
@@ -78,7 +80,7 @@ class Emulation:
             self._listener.proceed(number)
             return
         try:
-            answer = handler(Call(world, number, pid, fields[6:]))
+            answer = handler(Call(world, number, pid, args))
         except OSError as error:
             number_of_error = error.errno or errno.EIO
             if number_of_error == errno.ENOENT and world.places.is_bad():
@@ -94,7 +96,7 @@ class Emulation:
                 self._listener.answer(number, answer, 0)
         world.places.done()
         if self._listener.undelivered is not None:
-            self._interrupted.keep(pid, call_number, fields[6:])
+            self._interrupted.keep(pid, call_number, args)
 
     def _catch_up(self, pid: int) -> None:
         todo = self._world.afterwards.pop(pid, None)

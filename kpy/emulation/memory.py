@@ -3,12 +3,12 @@ seccomp profiles of older docker)."""
 
 import errno
 import os
-import time
 from collections.abc import Callable
+from time import monotonic
 
 _SHORT, _PATH_MAX = 256, 4096
 _MOST = 512  # of descriptors held open
-_AGE = 0.5  # seconds; see `_descriptor`
+_AGE = 0.5  # seconds; see `descriptor`
 
 
 def _fault() -> OSError:
@@ -34,18 +34,15 @@ class Memory:
         for pid in list(self._open):
             self.forget(pid)
 
-    def recent(self, pid: int) -> int:
-        """A descriptor of its memory, if one was opened not long ago, else -1."""
-        held = self._open.get(pid)
-        return held[0] if held is not None and time.monotonic() - held[1] < _AGE else -1
+    def descriptor(self, pid: int) -> int:
+        """One of its memory, to read and write. Good until the process is next spoken of.
 
-    def _descriptor(self, pid: int) -> int:
-        """A descriptor is young, or it could belong to a process whose pid has been given to another. In half a
+        A descriptor is young, or it could belong to a process whose pid has been given to another. In half a
         second no kernel comes around to the same pid again: it would have to start all 32768 others first."""
         held = self._open.get(pid)
-        now = time.monotonic()
+        now = monotonic()
         if held is not None:
-            if now - held[1] < _AGE:
+            if now < held[1]:
                 return held[0]
             self.forget(pid)
         if len(self._open) >= _MOST:
@@ -61,7 +58,7 @@ class Memory:
         if not self._is_waiting():
             os.close(descriptor)
             raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
-        self._open[pid] = (descriptor, now)
+        self._open[pid] = (descriptor, now + _AGE)
         return descriptor
 
     def read(self, pid: int, address: int, size: int) -> bytes:
@@ -71,7 +68,7 @@ class Memory:
         data = b""
         for _ in range(2):
             try:
-                data = os.pread(self._descriptor(pid), size, address)
+                data = os.pread(self.descriptor(pid), size, address)
             except OSError as error:
                 if error.errno != errno.EIO:
                     raise
@@ -88,7 +85,7 @@ class Memory:
             raise _fault()
         for _ in range(2):
             try:
-                done = os.pwrite(self._descriptor(pid), data, address)
+                done = os.pwrite(self.descriptor(pid), data, address)
             except OSError as error:
                 if error.errno != errno.EIO:
                     raise

@@ -43,7 +43,7 @@ def test_the_same_call_gets_the_answer_once(listener: FakeListener, interrupted:
     assert interrupted.again(2, 9, 83, (1, 2))
     assert not interrupted.again(3, 9, 83, (1, 2))
     assert listener.said == [(2, 5, 0)]
-    assert not interrupted
+    assert not interrupted.calls
 
 
 def test_another_call_in_between_and_it_is_forgotten(listener: FakeListener, interrupted: Interrupted) -> None:

@@ -66,6 +66,8 @@ class Bed:
         self.emulation = Emulation(0, ledger, of_user(0, 0), arch)
         self.kernel = self.emulation._listener
         self.quick = self.emulation._quicker.by_number
+        above = top.stat()  # in place of `/`
+        self.emulation._quicker.top = above.st_dev, above.st_ino
         self.records = ledger.records
         self.out = ctypes.create_string_buffer(512)
 
@@ -120,6 +122,11 @@ def _calls(bed: Bed, top: Path, keep: list[object]) -> Iterator[tuple[str, tuple
         return ctypes.addressof(keep[-1])  # type: ignore[arg-type]
 
     other = string(b"dir/other")
+    acls = [struct.pack("<I" + 3 * "HHI", 2, *entries) for entries in (
+        (1, 6, 0, 4, 4, 0, 0x20, 4, 0), (1, 0, 0, 4, 4, 0, 0x20, 4, 0), (1, 7, 0, 4, 7, 0, 0x20, 9, 0), (1, 7, 0, 2, 7, 5, 0x20, 7, 0),
+    )]  # fmt: skip
+    attributes = [(string(b"system.posix_acl_access"), string(acl)) for acl in acls]
+    attributes += [(string(b"system.posix_acl_default"), string(acls[0])), (string(b"user.x"), string(acls[0]))]
     paths = [(CWD, string(os.fsencode(top / name) if name else b"")) for name in NAMES]
     paths += [(CWD, string(name.encode())) for name in NAMES]
     paths += [(directory, string(name.encode())) for name in NAMES]
@@ -149,14 +156,29 @@ def _calls(bed: Bed, top: Path, keep: list[object]) -> Iterator[tuple[str, tuple
         yield "linkat", (base, path, CWD, other, 0)
         yield "chdir", (path,)
         yield "listxattr", (path, 0, 0)
+        for flags in (0, 0x100, 0x1000):
+            yield "statx", (base, path, flags, 0x7FF, out)
+        for mode, flags in ((os.R_OK, 0), (os.X_OK, 0x200), (os.F_OK, 0x200), (os.R_OK, 0x100)):
+            yield "faccessat2", (base, path, mode, flags)
+        for attribute, value in attributes:
+            yield "setxattr", (path, attribute, value, len(acls[0]), 0)
+        yield "removexattr", (path, string(b"system.posix_acl_default"))
+        yield "removexattr", (path, string(b"security.capability"))
+        yield "execve", (path, 0, 0)
     descriptors = [os.open(top / name, os.O_RDONLY) for name in ("file", "suid", "another's", "dir", "setgid", "readonly")]
     empty = string(b"")
     for descriptor in (*descriptors, 77777, CWD):
+        yield "statx", (descriptor, empty, 0x1000, 0x7FF, out)
+        yield "fchdir", (descriptor,)
+        yield "getdents64", (descriptor, out, 100)
+        for attribute, value in attributes:
+            yield "fsetxattr", (descriptor, attribute, value, len(acls[0]), 0)
         yield "newfstatat", (descriptor, empty, out, 0x1000)
         yield "newfstatat", (descriptor, 0, out, 0x1000)
         yield "fchown", (descriptor, 0, 0)
         yield "fchown", (descriptor, 9, 0)
         yield "flistxattr", (descriptor, 0, 0)
+        yield "fremovexattr", (descriptor, string(b"system.posix_acl_default"))
         for mode in MODES:
             yield "fchmod", (descriptor, mode)
     if "stat" in bed.arch.numbers:
