@@ -1,5 +1,6 @@
-"""The conformance suite in restricted containers: each case in a new one, as a user who is nobody there, with no capability
-and no new privileges (see conformance-live). The engine is all that the user may use.
+"""The conformance suite in restricted containers, as a user who is nobody there, with no capability and no new privileges:
+in two that build one case after the other, each with the root file system that the last one has left; with KPY_TEST_ALL
+set, each case in a new one (see conformance-live). The engine is all that the user may use.
 
 A case without RUN needs no root file system, and is built by what builds it in test_conformance.py, where the user is
 an ordinary one too: those are left out here, unless KPY_TEST_ALL is set, for each takes a second.
@@ -14,10 +15,13 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from forked_kpy import contained
 from people import User
 from servers import Docker, Registry, tool
 from test_conformance import SUITE
@@ -89,20 +93,23 @@ if SUITE.is_dir() or os.environ.get("CI") == "true":
                 shutil.rmtree(description.parent)
         wrapper = Path(shutil.copy2(HERE / "conformance-live", area))
         subprocess.run([suite / "bases" / "make-bases", "--push", registry.host], check=True, capture_output=True, timeout=600)
-        home = area / "restricted"
-        home.mkdir()
-        os.chown(home, dev.uid, dev.gid)
-        results = home / "results.json"
         engine = Path(docker.socket.removeprefix("unix://"))
-        subprocess.run(
-            ["/usr/bin/python3", suite / "run", "--builder", "kpy", "--tool", f"kpy={wrapper}", "--registry", registry.host,
-             "--extra=--isolation=live", "--jobs", "2", "--timeout", "300", "--json", results],
-            env={"PATH": f"{os.environ['PATH']}:{Path(tool('docker')).parent}", "HOME": str(home), "KPY_IMAGE": image,
-                 "KPY_RESTRICTED": "1", "DOCKER_HOST": docker.socket},
-            capture_output=True, check=False, timeout=3000, cwd=home, user=dev.uid, group=dev.gid,
-            extra_groups=[engine.stat().st_gid],
-        )  # fmt: skip
-        cases = json.loads(results.read_text())["results"]
+        with ExitStack() as stack:
+            home = Path(stack.enter_context(tempfile.TemporaryDirectory(dir="/tmp")))  # the images' own /var/tmp is not for mounts
+            os.chown(home, dev.uid, dev.gid)
+            results = home / "results.json"
+            if not whole:
+                rights = ("--user", f"{dev.uid}:{dev.gid}", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")
+                wrapper = stack.enter_context(contained(home, docker, image, *rights))
+            subprocess.run(
+                ["/usr/bin/python3", suite / "run", "--builder", "kpy", "--tool", f"kpy={wrapper}", "--registry", registry.host,
+                 "--extra=--isolation=live", "--jobs", "2", "--timeout", "300", "--json", results],
+                env={"PATH": f"{os.environ['PATH']}:{Path(tool('docker')).parent}", "HOME": str(home), "KPY_IMAGE": image,
+                     "KPY_RESTRICTED": "1", "DOCKER_HOST": docker.socket, "TMPDIR": str(home)},
+                capture_output=True, check=False, timeout=3000, cwd=home, user=dev.uid, group=dev.gid,
+                extra_groups=[engine.stat().st_gid],
+            )  # fmt: skip
+            cases = json.loads(results.read_text())["results"]
         failed = {case["name"] for case in cases if case["status"] != "PASS"}
         assert failed == OUT_OF_REACH.keys()
         assert len(cases) > (300 if whole else 150)

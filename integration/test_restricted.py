@@ -141,6 +141,17 @@ def test_a_name_of_a_read_only_root_that_the_image_lacks(live: LiveKpy, busybox_
     live("build", ".", options=[*context, *PLACES["read-only"]])
 
 
+def test_a_volume_below_a_directory_of_the_image(live: LiveKpy, debian_base: str, workdir: Path) -> None:
+    """The runtime has made the directories above it, as root."""
+    context = _context(workdir / "c", f"FROM {debian_base}\nRUN true\n")
+    (workdir / "data").mkdir()
+    options = [*context, *PLACES["1000:1000"], "--volume", f"{workdir}/data:/var/tmp/deep/data"]
+    done = live("build", ".", options=options, check=False)
+    assert done.returncode == 8
+    assert "is not uid 1000's: it was made for what is mounted at /var/tmp/deep/data" in done.stderr
+    assert "hint: mount that at a directory of its own in /, or below /kpy" in done.stderr
+
+
 def _refusing(path: Path, *rules: dict[str, Any]) -> list[str]:
     """A seccomp profile that has these refused, and user namespaces: options of `docker run`."""
     calls = [{"action": "SCMP_ACT_ERRNO", "errnoRet": 1, **rule} for rule in ({"names": ["unshare"]}, *rules)]
