@@ -181,15 +181,16 @@ class DirectorySnapshotter:
                 self._state.tree = self._state.tree.apply(tree, layer.diff_id)
         except StoreError as error:
             for place, above in self._not_ours():
-                raise SandboxError(
-                    f"{error.message}; /{above} is not uid {os.geteuid()}'s: it was made for what is mounted at /{place}",
-                    hint="mount that at a directory of its own in /, or below /kpy",
-                ) from error
+                if f"'{above}" in error.message:  # it, or what is below it
+                    raise SandboxError(
+                        f"{error.message}; /{above} is not uid {os.geteuid()}'s: it was made for what is mounted at /{place}",
+                        hint="mount that at a directory of its own in /, or below /kpy",
+                    ) from error
             raise
 
     def _not_ours(self) -> Iterator[tuple[str, str]]:
         """What is kept, and a directory above it that the runtime made for it, which we cannot make the image's."""
-        for path in sorted(path for path in self._state.keep if text(path).split("/", 1)[0] not in KERNEL_PATHS):
+        for path in sorted(self._state.keep):
             for above in sorted(ancestors({path})):
                 full = os.path.join(os.fsencode(self._ground.home), above)
                 if os.path.isdir(full) and not os.access(full, os.W_OK, effective_ids=True):
