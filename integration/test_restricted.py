@@ -80,26 +80,39 @@ def _context(path: Path, dockerfile: str) -> list[str]:
     return ["--volume", f"{path}:/workspace:ro"]
 
 
+def _built(live: LiveKpy, registry: Registry, context: list[str], place: str, workdir: Path) -> tuple[dict[str, str], int]:
+    """What the image that is built there has, and how many layers."""
+    name = f"{registry.host}/restricted/{place.replace(' ', '-').replace(':', '-')}:1"
+    options = [*context, *PLACES.get(place, [])]
+    done = live("build", "--push", "-t", name, "--secret", "id=key,src=key", ".", options=options)
+    assert "emulated in part" not in done.stderr
+    return trees.described(name, workdir / place.replace(":", "-")), len(trees.layers(name))
+
+
+@pytest.fixture(scope="module")
+def of_root(docker: Docker, registry: Registry, busybox_base: str, debian_base: str, area: Path) -> tuple[dict[str, str], int]:
+    """The image of `test_images_are_those_of_real_root`, by real root."""
+    place = area / "restricted-by-root"
+    place.mkdir()
+    context = _context(place / "c", DOCKERFILE.format(busybox=busybox_base, debian=debian_base))
+    return _built(LiveKpy(docker, builders.make(docker)), registry, context, "root", place)
+
+
 @pytest.mark.parametrize("place", PLACES)
 def test_images_are_those_of_real_root(
-    live: LiveKpy, registry: Registry, busybox_base: str, debian_base: str, workdir: Path, place: str
-) -> None:
+    live: LiveKpy, registry: Registry, busybox_base: str, debian_base: str, workdir: Path, place: str,
+    of_root: tuple[dict[str, str], int],
+) -> None:  # fmt: skip
     """File by file: types, modes, owners, devices, links, contents. Two bases of different shapes."""
     context = _context(workdir / "c", DOCKERFILE.format(busybox=busybox_base, debian=debian_base))
-    names = {how: f"{registry.host}/restricted/{how.replace(' ', '-').replace(':', '-')}:1" for how in ("root", place)}
-    for how, name in names.items():
-        options = [*context, *PLACES.get(how, [])]
-        done = live("build", "--push", "-t", name, "--secret", "id=key,src=key", ".", options=options)
-        assert "emulated in part" not in done.stderr
+    found, layers = _built(live, registry, context, place, workdir)
 
-    found = {how: trees.described(name, workdir / how.replace(":", "-")) for how, name in names.items()}
-
-    assert trees.differences(found["root"], found[place]) == {}
-    assert found[place]["work/null"].startswith("c--------- 0:0 259")
-    assert found[place]["opt/nix/f"].startswith("-rw-rw-r-- 1000:8")
-    assert found[place]["start.sh"].startswith("-rwxr-x--x 1000:0")
-    assert found[place]["home/bob/private"].startswith("-rw------- 1000:1000")
-    assert len(trees.layers(names["root"])) == len(trees.layers(names[place]))
+    assert trees.differences(of_root[0], found) == {}
+    assert found["work/null"].startswith("c--------- 0:0 259")
+    assert found["opt/nix/f"].startswith("-rw-rw-r-- 1000:8")
+    assert found["start.sh"].startswith("-rwxr-x--x 1000:0")
+    assert found["home/bob/private"].startswith("-rw------- 1000:1000")
+    assert layers == of_root[1]
 
 
 def test_a_name_that_the_root_lacks_is_one_error(
