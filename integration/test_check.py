@@ -1,4 +1,4 @@
-"""`kpy build --check` on every Dockerfile of the conformance suite, and on a base in a real registry.
+"""`kpy build --check` on Dockerfiles of the conformance suite, and on a base in a real registry.
 
 The suite lays out the cases and starts their servers; in place of a builder it runs a script that keeps what
 `--check` says of each. Where the suite is, is said in test_conformance.py.
@@ -28,9 +28,14 @@ WORDS = "{name} --file {dockerfile} {target} {platform} {build_args} {secrets} {
 
 if SUITE.is_dir() or os.environ.get("CI") == "true":
 
-    def test_check_of_every_conformance_case(kpy: Kpy, registry: Registry, area: Path) -> None:
+    def test_check_of_conformance_cases(kpy: Kpy, registry: Registry, area: Path) -> None:
+        """Every third, or with KPY_TEST_ALL set every one."""
         suite = area / "conformance-check"
         shutil.copytree(SUITE, suite, symlinks=True)
+        if not os.environ.get("KPY_TEST_ALL"):
+            for number, case in enumerate(sorted((suite / "cases").iterdir())):
+                if number % 3:
+                    shutil.rmtree(case)
         make = suite / "bases" / "make-bases"
         subprocess.run([make, "--push", registry.host], check=True, capture_output=True, timeout=600)
         out = kpy.home / "answers"
