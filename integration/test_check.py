@@ -33,9 +33,9 @@ if SUITE.is_dir() or os.environ.get("CI") == "true":
         suite = area / "conformance-check"
         shutil.copytree(SUITE, suite, symlinks=True)
         if not os.environ.get("KPY_TEST_ALL"):
-            for number, case in enumerate(sorted((suite / "cases").iterdir())):
+            for number, case in enumerate(sorted((suite / "cases").glob("*/case.json"))):
                 if number % 3:
-                    shutil.rmtree(case)
+                    shutil.rmtree(case.parent)
         make = suite / "bases" / "make-bases"
         subprocess.run([make, "--push", registry.host], check=True, capture_output=True, timeout=600)
         out = kpy.home / "answers"
