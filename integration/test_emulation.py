@@ -104,6 +104,31 @@ def output(drive: Drive, *runs: dict[str, Any]) -> str:
     return answer["results"][-1]["output"]
 
 
+def test_attributes_go_with_copies(drive: Drive) -> None:
+    """In the RUN that sets them, where the filter does not watch all who ask for them, and in the next."""
+    make = """
+        cp /bin/true a; chmod 755 a; cp /bin/true plain
+        setcap() { python3 -c 'import os, sys; os.setxattr(sys.argv[1], "security.capability", b"\\1\\0\\0\\2" + b"\\0\\x20" + bytes(14))' "$1"; }
+        names() { python3 -c 'import os, sys; print([(name, os.getxattr(sys.argv[1], name)[:2]) for name in os.listxattr(sys.argv[1])])' "$1"; }
+        setcap a
+        cp -a a b; cp -a plain c; mkdir d; cp -a a plain d
+        for one in a b c d/a d/plain; do names $one; done
+        : >> b; cp -a b e; names e
+    """
+    again = """
+        names() { python3 -c 'import os, sys; print(os.listxattr(sys.argv[1]))' "$1"; }
+        cd "$(cat /tmp/where-%s)"; cp -a a f; cp -a e g; names f; names g; rm -rf "$PWD" /tmp/where-%s
+    """
+    capability, nothing = "[('security.capability', b'\\x01\\x00')]\n", "[]\n"
+    key = os.urandom(4).hex()
+    first = script(f"echo $PWD > /tmp/where-{key}\n{textwrap.dedent(make)}")
+    answer = drive({"runs": [first, script(again % (key, key))]})
+    assert answer["problems"] == []
+    outputs = [result["output"] for result in answer["results"]]
+    assert outputs[0] == capability * 2 + nothing + capability + nothing * 2
+    assert outputs[1] == "['security.capability']\n[]\n"
+
+
 def _programs(path: str, count: int = COUNT) -> str:
     return f"cd $(mktemp -d) && chmod 755 . && exec /usr/bin/python3 -I {path} $PWD 0 {count}"
 

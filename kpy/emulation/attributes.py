@@ -9,7 +9,7 @@ import struct
 
 from kpy.emulation import credentials, permissions
 from kpy.emulation.call import PROCEED, Call, refuse
-from kpy.emulation.files import CAPABILITY, File
+from kpy.emulation.files import CAPABILITY, PRIVATE, File
 from kpy.emulation.guard import is_unrestricted
 from kpy.emulation.owners import needs_record
 from kpy.emulation.paths import AT_FDCWD, Place
@@ -196,6 +196,7 @@ def _list(call: Call, find: "Callable[[Call], Place]", *, follow: bool) -> int |
     names = os.listxattr(place.path if place.dir_fd is None else _long(place), follow_symlinks=follow)
     if not call.who.may(credentials.CAP_SETFCAP):
         names = [name for name in names if not name.startswith("trusted.")]
+    names = [name for name in names if not name.startswith(PRIVATE)]
     names += [name for name in sorted(held) if name not in names]
     data = b"".join(os.fsencode(name) + b"\0" for name in names)
     return _give(call, data, call.args[1], call.args[2])

@@ -4,6 +4,7 @@ All files belong to the builder's user, physically; that one shows as root. What
 emulated root, the physical mode lets it do (`kpy.linux.ledger.physical`); the true mode is in the ledger then.
 """
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -15,6 +16,9 @@ from kpy.linux.ledger import ABSENT, Key, Ledger, Record, physical
 from kpy.linux.syscalls import STATX_BTIME, STATX_BTIME_BIT, STATX_DEV, STATX_INO, STATX_SIZE, Arch
 
 CAPABILITY = "security.capability"
+PRIVATE = "user.kpy."
+"""What the names begin with of attributes that are on disk for us: in no layer (kpy.layer.device), and shown to nobody."""
+_STANDS_FOR = PRIVATE + "recorded."
 _AT_FDCWD, _AT_SYMLINK_NOFOLLOW = -100, 0x100
 _STATX_INO_BIT = 0x100
 _SET_IDS = stat.S_ISUID | stat.S_ISGID
@@ -44,8 +48,8 @@ class Files:
 
     def __init__(self, ledger: Ledger, arch: Arch) -> None:
         self.records = ledger.records
-        self.has_attributes = any(record.xattrs for record in self.records.values())
-        """Has any file attributes that are recorded? Most images have none, and cp asks for them of each file."""
+        self.has_attributes = ledger.has_attributes()
+        """Has any file? cp asks for them of each."""
         self.slots = ledger.slots
         self.uid = os.geteuid()
         self.gids = frozenset((os.getegid(), *os.getgroups()))
@@ -116,11 +120,24 @@ class Files:
             if error.errno not in _UNOWNED:  # another's: /dev/null of the container, say. It shows as changed.
                 raise
         key, new.born = self._identity(place.path, place.dir_fd, follow=file.follow)
-        self.has_attributes = self.has_attributes or bool(new.xattrs)
+        self._stand_for(file, frozenset(old.xattrs if old is not None else ()), frozenset(new.xattrs))
         if _is_plain(new, on_disk):
             self.records.pop(key, None)
         else:
             self.records[key] = new
+
+    def _stand_for(self, file: File, before: frozenset[str], after: frozenset[str]) -> None:
+        """Who asks how long the names of all attributes are, is not always answered here (kpy.emulation.filter): on disk,
+        each that is recorded has one that is longer. Where it can have none, cp takes the file to have no attributes."""
+        if not before and not after:
+            return
+        self.has_attributes = True
+        path = file.place.path if file.place.dir_fd is None else b"/proc/self/fd/%d/%b" % (file.place.dir_fd, file.place.path)
+        with contextlib.suppress(OSError):
+            for name in before - after:
+                os.removexattr(path, _STANDS_FOR + name, follow_symlinks=file.follow)
+            for name in after - before:
+                os.setxattr(path, _STANDS_FOR + name, b"", follow_symlinks=file.follow)
 
     def vanish(self, file: File) -> None:
         """It is a slot's directory, which stays, and stands for none from now on."""

@@ -7,7 +7,7 @@ import errno
 
 from kpy.emulation import ids
 from kpy.linux.namespaces import CLONE_NEWUSER
-from kpy.linux.seccomp import NOTIFY, Argument, Rule, assemble, fail
+from kpy.linux.seccomp import ALLOW, NOTIFY, Argument, Rule, assemble, fail
 from kpy.linux.syscalls import Arch
 
 _ALWAYS = (Rule(NOTIFY),)
@@ -18,6 +18,7 @@ _DEVICE = 0o20000  # the bit that S_IFCHR and S_IFBLK have, and regular files, F
 _PR_SET_DUMPABLE, _PR_GET_NO_NEW_PRIVS = 4, 39
 _AF_NETLINK, _NETLINK_AUDIT = 16, 9
 _SO_PEERCRED, _SO_PEERGROUPS = 17, 59
+_ACL_ROOM = 132  # acl_ea_size(16)
 
 
 def _names(text: str) -> list[str]:
@@ -83,6 +84,15 @@ RULES: dict[str, tuple[Rule, ...]] = {
                      "old_setfsgid", "old_setresuid", "old_setresgid", "old_chown", "old_fchown", "old_lchown"), _DONE),
 }  # fmt: skip
 
+UNRECORDED: dict[str, tuple[Rule, ...]] = {
+    # Where the RUN begins with no recorded attribute on any file. cp asks for those of each file, twice: how much room the
+    # names take, and with that much, none, once more. A file of which one comes to be recorded says on disk that it has
+    # some (kpy.emulation.files), and is then asked for them.
+    **dict.fromkeys(("listxattr", "llistxattr", "flistxattr"), (Rule(ALLOW, Argument(2, "is", 0)), Rule(NOTIFY))),
+    # And for an access control list, with the room that libacl first has. No recorded attribute is asked for with that.
+    **dict.fromkeys(("getxattr", "lgetxattr", "fgetxattr"), (Rule(ALLOW, Argument(3, "is", _ACL_ROOM)), Rule(NOTIFY))),
+}
+
 PLAIN: dict[str, tuple[Rule, ...]] = {
     # Without a listener: what root does succeeds and is forgotten.
     **dict.fromkeys(
@@ -99,9 +109,9 @@ PLAIN: dict[str, tuple[Rule, ...]] = {
 _NAMES_OF_ROOT = ("getuid", "geteuid", "getgid", "getegid", "old_getuid", "old_geteuid", "old_getgid", "old_getegid")
 
 
-def watching(arch: Arch) -> bytes:
-    """The filter of the emulation."""
-    return assemble(arch, RULES)
+def watching(arch: Arch, *, attributes: bool = True) -> bytes:
+    """The filter of the emulation. `attributes`: are any recorded?"""
+    return assemble(arch, RULES if attributes else {**RULES, **UNRECORDED})
 
 
 def forgetting(arch: Arch, *, root: bool) -> bytes:

@@ -16,9 +16,9 @@ OUTER = -1
 """In place of an errno: a kpy that runs this one emulates."""
 
 
-def confine(channel: socket.socket, arch: Arch, *, root: bool, refused: int = 0) -> bool:
+def confine(channel: socket.socket, arch: Arch, *, root: bool, attributes: bool, refused: int = 0) -> bool:
     """Come under the emulation, or what there is in its place; `receive` is told which at the other end of the channel.
-    `refused`: the errno that says why there can be none, where that is known (a listener may be given and be of no use).
+    `attributes`: are any recorded? `refused`: the errno that says why there can be none, where that is known (a listener may be given and be of no use).
     False: this process is emulated already, by a kpy that runs this one, and has ids to set like any other.
 
     Also out of reach of what is not the RUN's: no process of it can read the builder's memory, or signal it, where the
@@ -33,7 +33,7 @@ def confine(channel: socket.socket, arch: Arch, *, root: bool, refused: int = 0)
             raise OSError(refused, os.strerror(refused))
         if not mark():
             raise OSError(errno.EPERM, "the hard limit of locks is too low")
-        listener = seccomp.install_with_listener(filters.watching(arch), arch)
+        listener = seccomp.install_with_listener(filters.watching(arch, attributes=attributes), arch)
     except OSError as error:
         if error.errno == errno.EBUSY and is_emulated:
             channel.send(struct.pack("<i", OUTER))

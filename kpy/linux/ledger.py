@@ -49,6 +49,10 @@ class Ledger:
         """Names in `/` that cannot be removed, where `/` is not ours (kpy.snapshot.slots): directories, "", of which the
         image has those whose record does not say ABSENT; and links that stand for what is at this path."""
 
+    def has_attributes(self) -> bool:
+        """Has any file attributes that are recorded? Most images have none."""
+        return any(record.xattrs for record in self.records.values())
+
     def dump(self) -> bytes:
         """All of it, for `load`. In the order of the keys."""
         rows = [

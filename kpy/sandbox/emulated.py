@@ -62,7 +62,10 @@ class Emulated:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self._ours.close()
         with self._theirs:
-            return start.confine(self._theirs, self._arch, root=self._first.euid == 0, refused=self._refused)
+            attributes = self._ledger.has_attributes()
+            return start.confine(
+                self._theirs, self._arch, root=self._first.euid == 0, attributes=attributes, refused=self._refused
+            )
 
     def follow(self, child: int) -> int | None:
         """Answer until the child ends; its exit code. None if there is nothing to answer, and the child may live."""

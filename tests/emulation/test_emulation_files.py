@@ -15,6 +15,7 @@ from kpy.emulation.files import File, Files
 from kpy.emulation.identities import Identities
 from kpy.emulation.memory import Memory
 from kpy.emulation.paths import Place
+from kpy.layer.device import PRIVATE_XATTRS
 from kpy.linux.ledger import Ledger
 from kpy.linux.syscalls import native
 
@@ -50,6 +51,23 @@ def test_a_file_is_what_was_said_of_it(kept: Kept, tmp_path: Path) -> None:
     path.rename(tmp_path / "b")
     os.link(tmp_path / "b", tmp_path / "c")
     assert kept.look(tmp_path / "c").uid == 7
+
+
+def test_attributes_that_are_recorded_have_others_on_disk(kept: Kept, tmp_path: Path) -> None:
+    """Whose names are longer: the kernel says how much room all names take."""
+    path = tmp_path / "a"
+    path.touch(0o444)
+    assert not kept.files.has_attributes
+    kept.files.change(kept.look(path), xattrs={"security.capability": b"1", "trusted.x": b"2"})
+    assert kept.files.has_attributes
+    names = os.listxattr(path)
+    assert len(names) == 2
+    assert all(name.startswith(PRIVATE_XATTRS) for name in names)
+    assert sum(map(len, names)) >= len("security.capability") + len("trusted.x")
+    kept.files.change(kept.look(path), xattrs={"trusted.x": b"2"})
+    assert len(os.listxattr(path)) == 1
+    kept.files.change(kept.look(path), xattrs={})
+    assert os.listxattr(path) == []
 
 
 def test_what_the_disk_says_is_not_kept(kept: Kept, tmp_path: Path) -> None:

@@ -92,6 +92,17 @@ def test_by_argument(arch: Arch, name: str, args: tuple[int, ...], action: int) 
     assert run(filters.watching(arch), arch.numbers[name], arch.audit, *args) == action
 
 
+@EITHER
+def test_attributes_are_not_asked_for_where_none_are_recorded(arch: Arch) -> None:
+    program, every = filters.watching(arch, attributes=False), filters.watching(arch)
+    for name, args, action in (
+        ("flistxattr", (3, 0, 0), ALLOW), ("listxattr", (1, 2, 256), NOTIFY), ("fgetxattr", (3, 1, 2, 132), ALLOW),
+        ("lgetxattr", (1, 2, 3, 0), NOTIFY), ("getxattr", (1, 2, 3, 24), NOTIFY), ("fsetxattr", (3, 1, 2, 20), NOTIFY),
+    ):  # fmt: skip
+        assert run(program, arch.numbers[name], arch.audit, *args) == action, name
+        assert run(every, arch.numbers[name], arch.audit, *args) == NOTIFY, name
+
+
 def test_32_bit_programs_on_x86() -> None:
     program = filters.watching(X86_64)
     assert run(program, I386.numbers["getuid"], I386.audit) == NOTIFY
