@@ -275,14 +275,14 @@ def _take_turn(lock: Path, means: Means) -> None:
         means.stack.enter_context(FileLock(lock, timeout=0))
         return
     except StoreError:
-        if not os.path.exists(lock):
+        if not os.access(lock, os.R_OK | os.W_OK):
             raise
     if is_held_above(lock):
         raise SandboxError(
             "this is a RUN of a build that has the root file system, and there is but one",
             hint="build this image before that one, and pass it on with --build-context NAME=docker-image://IMAGE",
         )
-    means.report(Warned("another build has the root file system of this container: waiting for its end", ""))
+    means.report(Warned("another build has the root file system of this container: waiting for its end"))
     means.stack.enter_context(FileLock(lock, cancel=means.cancel))
 
 

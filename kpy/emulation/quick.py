@@ -245,6 +245,8 @@ class Quicker:
         """Could it be a name in `/` (kpy.emulation.slots)?"""
         if not self._slots:
             return False
+        if b"/./" in path or b"//" in path:
+            return True
         above, _, name = path.rstrip(b"/").rpartition(b"/")
         if not path.startswith(b"/proc/"):
             return not above

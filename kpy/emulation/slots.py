@@ -35,13 +35,21 @@ _NOW, _OMIT = 0x3FFFFFFF, 0x3FFFFFFE  # UTIME_NOW, UTIME_OMIT
 def _slot(call: Call, place: Place) -> bytes | None:
     """None if the place is no slot, else where it leads: "" for a directory."""
     slots = call.world.files.slots
-    if not slots or b"/" in place.path[len(place.base) :].strip(b"/"):
+    if not slots or b"/" in _plain(place.path[len(place.base) :]):
         return None
     try:
         found = os.stat(place.path.rstrip(b"/") or b"/", dir_fd=place.dir_fd, follow_symlinks=False)
     except OSError:
         return None
     return slots.get((found.st_dev, found.st_ino))
+
+
+def _plain(path: bytes) -> bytes:
+    """A path without what says nothing: slashes at both ends, and `./` at the beginning."""
+    path = path.strip(b"/")
+    while path.startswith(b"./"):
+        path = path[2:].lstrip(b"/")
+    return path
 
 
 def _is_absent(call: Call, place: Place) -> bool:
@@ -53,7 +61,7 @@ def _is_absent(call: Call, place: Place) -> bool:
 def _note_denied(call: Call, place: Place) -> None:
     """The kernel will not let a new name in `/` be made: the user is told afterwards which one. To stand for it here would
     be to stand for it in execve and chdir too, which cannot be answered (EXECUTION B5)."""
-    name = place.path[len(place.base) :].strip(b"/")
+    name = _plain(place.path[len(place.base) :])
     if call.world.denied or b"/" in name or not is_unrestricted(call.who):
         return
     try:

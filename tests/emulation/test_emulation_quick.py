@@ -235,6 +235,11 @@ def test_a_slot_that_stands_for_nothing_is_not_there(
     bed = Bed(tmp_path, slots=True)
     if not quickly:
         bed.quick.clear()
-    path = ctypes.create_string_buffer(b"empty")
-    for name, more in (("faccessat", (os.F_OK,)), ("newfstatat", (ctypes.addressof(bed.out), 0))):
-        assert bed.ask(name, CWD, ctypes.addressof(path), *more)[0] == (0, "ENOENT")
+    for text in (b"empty", b"./empty", b".//./empty/"):
+        path = ctypes.create_string_buffer(text)
+        for name, more in (("faccessat", (os.F_OK,)), ("newfstatat", (ctypes.addressof(bed.out), 0))):
+            assert bed.ask(name, CWD, ctypes.addressof(path), *more)[0] == (0, "ENOENT")
+    assert bed.ask("mkdirat", CWD, ctypes.addressof(path), 0o755)[0] == (0, "")
+    assert bed.ask("faccessat", CWD, ctypes.addressof(path), os.F_OK)[0] == (0, "")
+    assert bed.ask("unlinkat", CWD, ctypes.addressof(path), 0x200)[0] == (0, "")
+    assert bed.ask("unlinkat", CWD, ctypes.addressof(path), 0x200)[0] == (0, "ENOENT")
