@@ -284,6 +284,16 @@ def test_without_its_consent_the_root_is_not_emptied(live: LiveKpy, busybox_base
     assert "--isolation=live empties the root file system" in refused.stderr
 
 
+def test_a_build_in_a_run_does_not_wait_for_the_root_of_the_outer_one(live: LiveKpy, busybox_base: str, workdir: Path) -> None:
+    """It would wait for ever."""
+    (workdir / "Dockerfile").write_text(
+        f"FROM {busybox_base}\nWORKDIR /inner\nCOPY Dockerfile .\nENV KPY_DISPOSABLE_ROOT=1 KPY_HOME=/inner/state\n"
+        "RUN printf 'FROM scratch\\nCOPY Dockerfile /\\nRUN [\"/x\"]\\n' > Dockerfile && ! /kpy/bin/kpy build --isolation live .\n"
+    )
+    done = live("build", "--progress", "plain", ".", options=["--volume", f"{workdir}:/workspace:ro"])
+    assert "error: this is a RUN of a build that has the root file system, and there is but one" in done.stderr
+
+
 def test_secrets_where_the_container_has_them(live: LiveKpy, busybox_base: str, workdir: Path) -> None:
     context = _context(
         workdir / "c",
