@@ -192,7 +192,7 @@ class Listener:
         self.descriptor = descriptor
         self._buffer = bytearray(NOTIFICATION_SIZE)
         self._empty = bytes(NOTIFICATION_SIZE)
-        # Of bytes, fcntl.ioctl first makes the text of an error that nobody sees: a third of all that it takes.
+        # Of bytes, fcntl.ioctl first makes the text of an error that nobody sees, which takes longer than the call.
         self._response = bytearray(_RESPONSE.size)
         self._adds_and_sends = True
         self.undelivered: tuple[int, int, bool] | None = None

@@ -181,7 +181,7 @@ class DirectorySnapshotter:
                 self._state.tree = self._state.tree.apply(tree, layer.diff_id)
         except StoreError as error:
             for place, above in self._not_ours():
-                if f"'{above}" in error.message:  # it, or what is below it
+                if f"'{above}'" in error.message or f"'{above}/" in error.message:  # it, or what is below it
                     raise SandboxError(
                         f"{error.message}; /{above} is not uid {os.geteuid()}'s: it was made for what is mounted at /{place}",
                         hint="mount that at a directory of its own in /, or below /kpy",
