@@ -1,5 +1,6 @@
 """One flag that ends work in all threads, and can be waited for together with file descriptors."""
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable
@@ -9,12 +10,13 @@ from kpy.errors import InterruptedBuildError
 
 
 class Cancel:
-    """Set once, from any thread or a signal handler. `fileno()` becomes readable then, for select and poll."""
+    """Set once, from any thread, also after it was closed. `fileno()` becomes readable then, for select and poll."""
 
     def __init__(self) -> None:
         self._read, self._write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._event = threading.Event()
         self._lock = threading.Lock()
+        self._closed = False
         self._calls: list[Callable[[], None]] = []
 
     def __enter__(self) -> "Cancel":
@@ -23,18 +25,19 @@ class Cancel:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        os.close(self._read)
-        os.close(self._write)
+        with self._lock:  # who sets it now finds it closed: the number may be another file's by then
+            self._closed = True
+            os.close(self._read)
+            os.close(self._write)
 
     def set(self) -> None:
         """End the work. Idempotent."""
         with self._lock:
             self._event.set()
             calls, self._calls = self._calls, []
-        try:
-            os.write(self._write, b"x")
-        except (BlockingIOError, OSError):
-            pass
+            if not self._closed:
+                with contextlib.suppress(BlockingIOError):  # it is readable as it is
+                    os.write(self._write, b"x")
         for call in calls:
             call()
 

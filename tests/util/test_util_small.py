@@ -193,6 +193,21 @@ def test_the_flag() -> None:
             cancel.check()
 
 
+def test_the_flag_set_after_its_end_is_written_nowhere() -> None:
+    """A signal may come as late as that, and its descriptors may be another file's by then."""
+    with Cancel() as cancel:
+        pass
+    read, write = os.pipe2(os.O_NONBLOCK)  # the lowest numbers that are free: those that it had
+    try:
+        cancel.set()
+        assert cancel.is_set
+        with pytest.raises(BlockingIOError):
+            os.read(read, 1)
+    finally:
+        os.close(read)
+        os.close(write)
+
+
 def test_retries_wait_longer_and_longer() -> None:
     assert list(Retry(attempts=4, first=1, factor=3, longest=5).waits()) == [1, 3, 5]
     assert list(Retry(attempts=1).waits()) == []
