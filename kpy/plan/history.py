@@ -8,8 +8,9 @@ COMMENT = "buildkit.dockerfile.v0"
 
 
 def entry(text: str, *, layer: bool) -> History:
-    """One entry; the time comes later."""
-    return History(created_by=text + (" # buildkit" if layer else ""), comment=COMMENT, empty_layer=not layer)
+    """One entry; the time comes later. BuildKit marks its layers in the text, but for those of WORKDIR."""
+    mark = " # buildkit" if layer and not text.startswith("WORKDIR ") else ""
+    return History(created_by=text + mark, comment=COMMENT, empty_layer=not layer)
 
 
 def go_quote(text: str) -> str:

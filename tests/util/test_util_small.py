@@ -32,7 +32,9 @@ from kpy.util.streams import HashingReader, TeeReader, drain
         ("u+x", 0o644, False, 0o744), ("+x", 0o644, False, 0o755), ("a-w", 0o666, False, 0o444), ("u=rw,go=", 0o777, False, 0o600),
         ("u=rwX,go=rX", 0o600, False, 0o644), ("u=rwX,go=rX", 0o700, False, 0o755), ("a+X", 0o600, True, 0o711),
         ("g=u", 0o640, False, 0o660), ("o=g-w", 0o660, False, 0o664), ("u+s", 0o755, False, 0o4755), ("g+s,+t", 0o755, True, 0o3755),
-        ("u=rwx", 0o4600, False, 0o700), ("g=rx", 0o2770, True, 0o2750), ("=", 0o777, False, 0),
+        ("u=rwx", 0o4600, False, 0o700), ("g=rx", 0o2770, True, 0o750), ("o=t", 0o755, True, 0o750), ("+xt", 0o644, False, 0o1644),
+        ("u=g", 0o4750, False, 0o4550), ("u=rg", 0o640, False, 0o440), ("a=,u=rw", 0o7777, True, 0o1600), ("=X", 0o6755, False, 0o111), ("u-X", 0o755, True, 0o655),
+        ("=", 0o777, False, 0),
     ],
 )  # fmt: skip
 def test_c09_modes(text: str, before: int, is_dir: bool, after: int) -> None:
