@@ -28,3 +28,22 @@ def parse_duration(text: str) -> int:
     if not body or position < len(body) or total > MAX:
         raise FormError(f"invalid duration {text!r}", hint="write a number and a unit: 30s, 5m, 1h30m")
     return -total if text.startswith("-") else total
+
+
+def show_duration(nanoseconds: int) -> str:
+    """time.Duration.String, of one that is not negative: `0s`, `1.5ms`, `1h0m30s`."""
+    if nanoseconds < 10**9:
+        for name, unit in (("ms", 10**6), ("µs", 10**3), ("ns", 1)):
+            if nanoseconds >= unit:
+                return _decimal(nanoseconds, unit) + name
+        return "0s"
+    minutes, rest = divmod(nanoseconds, _UNITS["m"])
+    hours, minutes = divmod(minutes, 60)
+    shown = f"{hours}h{minutes}m" if hours else f"{minutes}m" if minutes else ""
+    return f"{shown}{_decimal(rest, 10**9)}s"
+
+
+def _decimal(number: int, unit: int) -> str:
+    whole, rest = divmod(number, unit)
+    digits = str(rest).zfill(len(str(unit)) - 1).rstrip("0")
+    return f"{whole}.{digits}" if digits else str(whole)

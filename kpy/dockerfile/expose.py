@@ -12,11 +12,11 @@ _SIGNALS = ["ABRT", "ALRM", "BUS", "CHLD", "CLD", "CONT", "FPE", "HUP", "ILL", "
 
 
 def parse_ports(words: Iterable[str]) -> tuple[str, ...]:
-    """The ports of expanded EXPOSE words, as the config's keys: sorted, such as `("53/udp", "8000/tcp")`.
+    """The ports of expanded EXPOSE words, in their order, as the config's keys are: such as `("8000/tcp", "53/udp")`.
 
     A word is `[[ip:]host:]port[-port][/protocol]`; what is before the port is checked and dropped.
     """
-    found: set[str] = set()
+    found: list[str] = []
     for word in words:
         port, _, protocol = word.partition("/")
         protocol = protocol.lower() or "tcp"
@@ -29,13 +29,13 @@ def parse_ports(words: Iterable[str]) -> tuple[str, ...]:
         first, last = _range(inner, "containerPort", word)
         if outer:
             _check_host(outer, last - first, word)
-        found.update(f"{number}/{protocol}" for number in range(first, last + 1))
-    return tuple(sorted(found))
+        found += (f"{number}/{protocol}" for number in range(first, last + 1))
+    return tuple(found)
 
 
 def _range(text: str, what: str, word: str) -> tuple[int, int]:
     ends = text.split("-") if text else []
-    if not 1 <= len(ends) <= 2 or not all(re.fullmatch("[0-9]{1,8}", end) for end in ends):
+    if not 1 <= len(ends) <= 2 or not all(re.fullmatch("[+]?[0-9]{1,8}", end) for end in ends):
         raise FormError(f"invalid {what}: {text or word!r}", hint="write port, port/udp, or first-last")
     first, last = int(ends[0]), int(ends[-1])
     if first > last or last > 65535:

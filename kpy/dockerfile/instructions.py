@@ -261,11 +261,13 @@ class Maintainer:
 
 @dataclass(frozen=True, slots=True)
 class Onbuild:
-    """ONBUILD. `expression` is the inner instruction's text, heredoc bodies included, as the config stores it."""
+    """ONBUILD. `expression` is the inner instruction's text, heredoc bodies included, as the config stores it; `problem` is
+    why it will fail, if it will."""
 
     span: Span
     original: str
     expression: str
+    problem: str = ""
 
 
 Instruction: TypeAlias = (

@@ -244,12 +244,25 @@ def _onbuild(line: Line) -> Onbuild:
         raise FormError("chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed")
     if keyword.upper() in FORBIDDEN_TRIGGERS:
         raise FormError(f"{keyword.upper()} isn't allowed as an ONBUILD trigger")
-    if parse_statement(Line(keyword, inner, line.line, line.escape)) is None:
-        raise FormError(f"unknown instruction: {keyword[:100]}", hint=suggest(keyword.upper(), KEYWORDS))
+    problem = _problem(Line(keyword, inner, line.line, line.escape))
     expression = _ONBUILD.sub("", line.line.text)
     for heredoc in line.line.heredocs:
         expression += f"\n{heredoc.raw}{heredoc.name}"
-    return Onbuild(line.span, line.original, expression)
+    return Onbuild(line.span, line.original, expression, problem)
+
+
+def _problem(line: Line) -> str:
+    """Why a trigger will not run. As in BuildKit it is no error yet: only who builds on the image meets it. Of ENV and LABEL
+    it is one."""
+    try:
+        if parse_statement(line) is not None:
+            return ""
+    except FormError as error:
+        if line.keyword.upper() in ("ENV", "LABEL"):
+            raise
+        return error.message
+    meant = suggest(line.keyword.upper(), KEYWORDS)
+    return f"unknown instruction: {line.keyword[:100]}{f' ({meant})' if meant else ''}"
 
 
 _STATEMENTS: dict[str, Callable[[Line], From | Instruction]] = {

@@ -13,7 +13,7 @@ from kpy.oci.config import Healthcheck, ImageConfig, RuntimeConfig
 from kpy.oci.platform import Platform
 from kpy.plan import copying, lint, running
 from kpy.plan.graph import Graph
-from kpy.plan.history import go_list
+from kpy.plan.history import go_healthcheck, go_list
 from kpy.plan.model import Notice, PlanOptions, ScratchOp, WorkdirOp
 from kpy.plan.notes import Notes
 from kpy.plan.scope import Globals
@@ -83,6 +83,7 @@ class Dispatcher:
                 self.state.note(f"MAINTAINER {item.name}")
             case ins.Onbuild():
                 runtime = self.state.runtime  # no history entry, as BuildKit (I07)
+                self.planner.notes.findings += lint.check_trigger(item)
                 self.state.runtime = replace(runtime, onbuild=(*runtime.onbuild, item.expression))
             case _:
                 assert_never(item)
@@ -150,8 +151,6 @@ class Dispatcher:
         runtime = self.state.runtime
         pairs = self._pairs(item)
         for name, value in pairs:
-            if not name:
-                raise item.span.error("ENV names can not be blank")
             runtime = runtime.with_env(name, value)
             self.state.scope.env.pop(name, None)
             self.state.scope.env[name] = value
@@ -159,8 +158,6 @@ class Dispatcher:
 
     def _label(self, item: ins.Label) -> None:
         pairs = self._pairs(item)
-        if any(not name for name, _ in pairs):
-            raise item.span.error("LABEL names can not be blank")
         labels = {**self.state.runtime.labels, **dict(pairs)}
         self._set(replace(self.state.runtime, labels=labels), "LABEL " + " ".join(f"{k}={v}" for k, v in pairs))
 
@@ -188,7 +185,7 @@ class Dispatcher:
             command = item.command
             test = ("CMD", *command.argv) if isinstance(command, ins.ExecForm) else ("CMD-SHELL", command.text)
             check = Healthcheck(test, item.interval, item.timeout, item.start_period, item.start_interval, item.retries)
-        self._set(replace(self.state.runtime, healthcheck=check), f"HEALTHCHECK {go_list(check.test)}")
+        self._set(replace(self.state.runtime, healthcheck=check), f"HEALTHCHECK {go_healthcheck(check)}")
 
     def _workdir(self, item: ins.Workdir) -> None:
         state = self.state
@@ -199,6 +196,7 @@ class Dispatcher:
             path = state.runtime.workdir or "/"
         if not path.startswith("/"):
             path = absolute(state.workdir, path)
+        written = path
         state.runtime = replace(state.runtime, workdir=path)  # an absolute one stays as it is written
         if path == "/":  # and nothing else: `/.` and `/..` make an empty layer, as in BuildKit
             state.note("WORKDIR /")
@@ -211,18 +209,17 @@ class Dispatcher:
             stage=state.stage.label,
             span=item.span,
         )
-        state.note(f"WORKDIR {path}", layer=True)
+        state.note(f"WORKDIR {written}", layer=True)
 
     def _expose(self, item: ins.Expose) -> None:
-        words = [word for port in item.ports for word in self.expand_words(port, item.span)]
+        words = [word for port in sorted(item.ports) for word in self.expand_words(port, item.span)]  # as BuildKit sorts
         self.planner.notes.findings += lint.check_expose(words, item.span)
         try:
             ports = parse_ports(words)
         except FormError as error:
             raise item.span.error(error.message, hint=error.hint) from error
         known = sorted({*self.state.runtime.exposed_ports, *ports})
-        shown = " ".join(f"{port}:{{}}" for port in ports)
-        self._set(replace(self.state.runtime, exposed_ports=tuple(known)), f"EXPOSE map[{shown}]")
+        self._set(replace(self.state.runtime, exposed_ports=tuple(known)), f"EXPOSE [{' '.join(ports)}]")
 
     def _volume(self, item: ins.Volume) -> None:
         process = self.expander(item.span)

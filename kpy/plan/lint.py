@@ -163,6 +163,12 @@ def check_command(item: ins.Cmd | ins.Entrypoint, *, has_shell: bool) -> Iterato
         )
 
 
+def check_trigger(item: ins.Onbuild) -> Iterator[Finding]:
+    """It is stored as it is, and fails where somebody builds on this image."""
+    if item.problem:
+        yield rules.BROKEN_TRIGGER.found(f"{item.expression.splitlines()[0][:60]!r} will fail where it runs: {item.problem}", item.span)
+
+
 def check_workdir(item: ins.Workdir, path: str, *, is_first: bool) -> Iterator[Finding]:
     """The first WORKDIR of a stage and the stages it is built from; the others stand on it."""
     if is_first and not path.startswith("/"):

@@ -24,8 +24,6 @@ def plan_run(dispatcher: "Dispatcher", item: ins.Run) -> None:
     argv, script = _argv(dispatcher, item)
     inputs = [state.step]
     mounts = _sockets_placed([_mount(dispatcher, mount, item.span, inputs) for mount in item.mounts])
-    declared = {arg.key for arg in state.scope.args}
-    given = dict(planner.options.build_args)
     op = RunOp(
         argv=argv,
         env=_environment(state.scope.env, mounts),
@@ -39,7 +37,7 @@ def plan_run(dispatcher: "Dispatcher", item: ins.Run) -> None:
         hosts=planner.options.hosts,
         shm_size=planner.options.shm_size,
         platform=str(state.platform),
-        proxies=_proxies(given, declared),
+        proxies=_proxies(dict(planner.options.build_args)),
         ulimits=planner.options.ulimits,
     )
     text = item.original.strip().splitlines()[0] if item.original.strip() else "RUN"
@@ -49,13 +47,11 @@ def plan_run(dispatcher: "Dispatcher", item: ins.Run) -> None:
     state.note("RUN " + " ".join([*state.scope.run_prefix(), *argv]), layer=True)
 
 
-def _proxies(given: Mapping[str, str], declared: set[str]) -> tuple[str, ...]:
-    """Proxy variables of --build-arg, in upper and lower case whichever was given (A08)."""
-    folded = {name.lower(): value for name, value in given.items() if name in PROXY_ARGS}
+def _proxies(given: Mapping[str, str]) -> tuple[str, ...]:
+    """Proxy variables of --build-arg, in upper and lower case whichever was given; an empty value is none (A08)."""
+    folded = {name.lower(): value for name, value in given.items() if name in PROXY_ARGS and value}
     return tuple(
-        f"{name}={given.get(name, folded[name.lower()])}"
-        for name in PROXY_ARGS
-        if name.lower() in folded and name not in declared
+        f"{name}={given.get(name) or folded[name.lower()]}" for name in PROXY_ARGS if name.lower() in folded
     )
 
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 
 from kpy.dockerfile.dockerignore import Ignore
 from kpy.dockerfile.forms import FormError
-from kpy.errors import ContextError, KpyError
+from kpy.errors import ContextError
 from kpy.layer.entry import Entry, Kind
 from kpy.layer.source import FileSource
 from kpy.oci.digest import Digest
-from kpy.solver.lookup import parts_of, resolve, wildcards
+from kpy.solver.lookup import missing, parts_of, resolve, wildcards
 from kpy.solver.target import LayerTarget, Put, Taken
 from kpy.util import paths
 from kpy.util.modes import Mode
@@ -210,21 +210,6 @@ class Copier:
         if there is not None and there.kind is Kind.DIR:
             raise ContextError(f"cannot replace the directory /{into} with the file {entry.path}")
         self._put(entry, into)
-
-
-def missing(source: FileSource, path: str) -> KpyError:
-    """The error for a source that is not there (C30)."""
-    hidden = getattr(source, "exists_but_excluded", None)
-    if callable(hidden) and hidden(path):
-        return ContextError(
-            f'"/{path}": not found: the file is there, but .dockerignore excludes it',
-            hint=f"add the line !{path} to .dockerignore",
-        )
-    parent = path.rpartition("/")[0]
-    from kpy.dockerfile.span import suggest
-
-    names = source.children(resolve(source, parent))
-    return ContextError(f'"/{path}": not found', hint=suggest(path.rpartition("/")[2], names))
 
 
 def copy_key(target: LayerTarget, content: Callable[[Put], str]) -> Digest:

@@ -6,8 +6,8 @@ from kpy.dockerfile.globs import match
 from kpy.errors import ContextError
 from kpy.layer.entry import Kind
 from kpy.layer.source import FileSource
-from kpy.solver.copy import Copier, missing
-from kpy.solver.lookup import has_wildcard, parts_of, resolve
+from kpy.solver.copy import Copier
+from kpy.solver.lookup import has_wildcard, missing, parts_of, resolve
 from kpy.util import paths
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from kpy.dockerfile.globs import match
-from kpy.errors import ContextError
+from kpy.errors import ContextError, KpyError
 from kpy.layer.entry import Entry, Kind
 from kpy.layer.source import FileSource
 
@@ -71,10 +71,26 @@ def has_wildcard(part: str) -> bool:
     return False
 
 
+def missing(source: FileSource, path: str) -> KpyError:
+    """The error for a source that is not there (C30)."""
+    hidden = getattr(source, "exists_but_excluded", None)
+    if callable(hidden) and hidden(path):
+        return ContextError(
+            f'"/{path}": not found: the file is there, but .dockerignore excludes it',
+            hint=f"add the line !{path} to .dockerignore",
+        )
+    parent = path.rpartition("/")[0]
+    from kpy.dockerfile.span import suggest
+
+    names = source.children(resolve(source, parent))
+    return ContextError(f'"/{path}": not found', hint=suggest(path.rpartition("/")[2], names))
+
+
 def wildcards(source: FileSource, pattern: str) -> list[str] | None:
     """The paths that a source pattern matches, sorted; None when it has no wildcard (C04).
 
-    As BuildKit: a match ends the descent, `*` does not cross `/`. Raises FormError for a bad pattern.
+    As BuildKit: a match ends the descent, `*` does not cross `/`. Nothing has to match, but what is before the first
+    wildcard has to be there. Raises FormError for a bad pattern, ContextError for a missing beginning.
     """
     parts = parts_of(pattern)
     first = next((index for index, part in enumerate(parts) if has_wildcard(part)), -1)
@@ -82,6 +98,8 @@ def wildcards(source: FileSource, pattern: str) -> list[str] | None:
         return None
     base = resolve(source, "/".join(parts[:first]))
     shown = "/".join(parts[:first])
+    if shown and source.lookup(base) is None:
+        raise missing(source, shown)
     found = _walk(source, base, parts[first:])
     return [f"{shown}/{item}" if shown else item for item in found]
 

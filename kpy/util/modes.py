@@ -33,6 +33,10 @@ class _Step:
                 return mode & ~self.bits
             case "X":
                 return mode | self.bits if is_dir or before & 0o111 else mode
+            case _:
+                return self._copied(mode)
+
+    def _copied(self, mode: int) -> int:
         value = mode >> _SHIFT[self.kind] & 7
         for shift in _SHIFT.values():
             if self.bits & 0o7 << shift:

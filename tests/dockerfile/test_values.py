@@ -10,7 +10,7 @@ from kpy.dockerfile.mounts import parse_size
 
 def test_ports() -> None:
     assert parse_ports(["8000", "53/UDP", "7000-7002/sctp", "80/", "127.0.0.1:80:81", "8080:82", "[::1]:1:83"]) == (
-        "53/udp", "7000/sctp", "7001/sctp", "7002/sctp", "80/tcp", "8000/tcp", "81/tcp", "82/tcp", "83/tcp",
+        "8000/tcp", "53/udp", "7000/sctp", "7001/sctp", "7002/sctp", "80/tcp", "81/tcp", "82/tcp", "83/tcp",
     )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from kpy.plan.convert import convert
 from kpy.plan.model import PlanOptions
 from kpy.plan.notes import Notes
 from tests.fakes import KnownImages
-from tests.plan.planning import AMD64, ARM64, base
+from tests.plan.planning import AMD64, ARM64, base, planned
 
 EVERY = Checks(experimental=frozenset({"all"}))
 DIGEST = "sha256:" + "a" * 64
@@ -176,6 +176,19 @@ def test_json_args_recommended() -> None:
     text = 'FROM base\nCMD echo\nentrypoint echo\nCMD ["echo"]\nHEALTHCHECK CMD echo\nRUN echo'
     shell = "is in shell form: a shell runs it, and does not pass signals on"
     assert broken("JSONArgsRecommended", text) == [f"2: CMD {shell}", f"3: entrypoint {shell}"]
+
+
+@pytest.mark.parametrize(
+    ("trigger", "problem"),
+    [("COPPY a b", 'unknown instruction: COPPY (did you mean "COPY"?)'),
+     ("COPY a", "COPY requires at least two arguments, but only one was provided"),
+     ("RUN --mount=type=foo x", 'unsupported mount type "foo"'), ("SHELL x", "SHELL arguments must be in JSON form")],
+)  # fmt: skip
+def test_i07_a_trigger_that_will_fail_is_stored_and_said(trigger: str, problem: str) -> None:
+    """As BuildKit, which says nothing."""
+    text = f"FROM base\nONBUILD {trigger}\nONBUILD RUN fine"
+    assert broken("BrokenTrigger", text) == [f"2: {trigger!r} will fail where it runs: {problem}"]
+    assert planned(text).targets[0].runtime.onbuild == (trigger, "RUN fine")
 
 
 def test_shell_form_is_meant_where_a_shell_is_set() -> None:

@@ -10,7 +10,6 @@ from tests.plan.planning import planned
 CASES = [
     ("FROM base\nCPOY a b\n", 2, "COPY"),  # an instruction
     ("FRMO base\n", 1, "FROM"),
-    ("FROM base\nONBUILD RNU x\n", 2, "RUN"),
     ("FROM base\nCOPY --chwon=1 a b\n", 2, "--chown"),  # a flag
     ("FROM --platfrom=linux/amd64 base\n", 1, "--platform"),
     ("FROM base\nRUN --netwrok=none x\n", 2, "--network"),

@@ -36,7 +36,7 @@ def test_i03_labels_the_last_wins_and_the_command_line_is_last() -> None:
 def test_i04_expose() -> None:
     assert config("EXPOSE 80 53/UDP 8000-8002").exposed_ports == ("53/udp", "80/tcp", "8000/tcp", "8001/tcp", "8002/tcp")
     assert config('ENV p="80 81/udp"\nEXPOSE $p').exposed_ports == ("80/tcp", "81/udp"), "X13: it splits"
-    assert histories("FROM base\nEXPOSE 81 80") == ["EXPOSE map[80/tcp:{} 81/tcp:{}]"]
+    assert histories("FROM base\nEXPOSE 81 80") == ["EXPOSE [80/tcp 81/tcp]"]
 
 
 def test_i05_healthcheck() -> None:
@@ -45,6 +45,53 @@ def test_i05_healthcheck() -> None:
     assert found.healthcheck == Healthcheck(("CMD-SHELL", "curl x"), 90 * second, 2 * second, second, second // 4, 3)
     assert config('HEALTHCHECK CMD ["c"]').healthcheck == Healthcheck(("CMD", "c"))
     assert config("HEALTHCHECK NONE").healthcheck == Healthcheck(("NONE",))
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("NONE", """&{["NONE"] "0s" "0s" "0s" "0s" '\\x00'}"""),
+        ("--interval=5s --timeout=1m --start-period=2s --retries=3 --start-interval=1s CMD a",
+         """&{["CMD-SHELL" "a"] "5s" "1m0s" "2s" "1s" '\\x03'}"""),
+        ("--interval=1234567us --timeout=24h --start-period=1h0m30s --start-interval=1500us --retries=65 CMD [\"é\"]",
+         """&{["CMD" "é"] "1.234567s" "24h0m0s" "1h0m30s" "1.5ms" 'A'}"""),
+        ("--retries=39 CMD a", """&{["CMD-SHELL" "a"] "0s" "0s" "0s" "0s" '\\''}"""),
+        ("--retries=34 CMD a", """&{["CMD-SHELL" "a"] "0s" "0s" "0s" "0s" '"'}"""),
+        ("--retries=8203 CMD a", """&{["CMD-SHELL" "a"] "0s" "0s" "0s" "0s" '\\u200b'}"""),
+        ("--retries=55296 CMD a", """&{["CMD-SHELL" "a"] "0s" "0s" "0s" "0s" '\ufffd'}"""),
+        ("--retries=2000000 CMD a", """&{["CMD-SHELL" "a"] "0s" "0s" "0s" "0s" '\ufffd'}"""),
+    ],
+)  # fmt: skip
+def test_i05_healthcheck_in_the_history(line: str, shown: str) -> None:
+    """BuildKit prints the object, with Go's %q: what `docker history` shows of its images (seen with 0.25)."""
+    assert histories(f"FROM base\nHEALTHCHECK {line}") == [f"HEALTHCHECK {shown}"]
+
+
+@pytest.mark.parametrize(
+    ("ports", "shown"),
+    [("81 80 80/udp 81", "80/tcp 80/udp 81/tcp 81/tcp"), ("443 80/UDP", "443/tcp 80/udp"), ("99-101", "99/tcp 100/tcp 101/tcp"),
+     ("1.2.3.4:80:90 70", "90/tcp 70/tcp"), ("+80", "80/tcp")],
+)  # fmt: skip
+def test_i04_ports_in_the_history(ports: str, shown: str) -> None:
+    """In the order of the words sorted, and as often as they are written."""
+    assert histories(f"FROM base\nEXPOSE {ports}") == [f"EXPOSE [{shown}]"]
+
+
+def test_i01_workdir_in_the_history_is_as_it_is_written() -> None:
+    text = "FROM base\nWORKDIR /a//b/../c\nWORKDIR d/../e\nWORKDIR /x/$none/"
+    assert histories(text) == ["WORKDIR /a//b/../c", "WORKDIR /a/c/e", "WORKDIR /x//"]
+
+
+@pytest.mark.parametrize("trigger", ["ENV a", "LABEL a", "FROM x", "ONBUILD RUN x", "MAINTAINER x"])
+def test_i07_triggers_that_buildkit_refuses(trigger: str) -> None:
+    with pytest.raises(DockerfileError):
+        planned(f"FROM base\nONBUILD {trigger}")
+
+
+def test_x10_names_that_come_out_empty() -> None:
+    """Silly, and BuildKit builds it."""
+    assert config("ENV $none=a").env == ("PATH=/bin", "=a")
+    assert config("LABEL $none=a").labels == {"": "a"}
 
 
 def test_i06_maintainer_is_the_author() -> None:

@@ -61,13 +61,18 @@ def test_c03_the_whole_context(word: str) -> None:
         ("none*", []),
         ("d/none*", []),
         ("a/*", []),
-        ("no/where/*", []),
         ("[[]*", []),
     ],
 )
 def test_c04_wildcards(pattern: str, expected: list[str]) -> None:
     """As filepath.Match, component by component; that nothing matches is no error."""
     assert paths(copy(F, "/to/", pattern)) == [f"to/{path}" for path in expected]
+
+
+@pytest.mark.parametrize("pattern", ["no/where/*", "where/*/x", "a/b/*", "dangling/*"])
+def test_c04_what_is_before_a_wildcard_has_to_be_there(pattern: str) -> None:
+    with pytest.raises(ContextError, match="not found"):
+        copy({**F, "dangling": "/gone"}, "/to/", pattern)
 
 
 def test_c04_names_with_special_characters() -> None:

@@ -92,6 +92,7 @@ EXPOSE_INVALID_FORMAT = Rule("ExposeInvalidFormat", "EXPOSE should not have addr
 JSON_LOOKALIKE = Rule("JSONLookalike", "what looks like a JSON array but is none is run by a shell, brackets and all")
 WHITEOUT_NAME = Rule("WhiteoutName", "no file in an image can have a name that starts with .wh.")
 UNKNOWN_CHOWN_USER = Rule("UnknownChownUser", "--chown by name needs a user that the image has")
+BROKEN_TRIGGER = Rule("BrokenTrigger", "what ONBUILD leaves to the builds on this image should be an instruction that works")
 UNKNOWN_CHECK = Rule("UnknownCheck", "`# check=` should name checks that exist")
 APT_CACHE_LEFT = Rule(
     "AptCacheLeft", "what apt-get update fetches should not stay in the layer", experimental=True
@@ -104,7 +105,7 @@ _ALL = (
     UNDEFINED_VAR, MULTIPLE_INSTRUCTIONS_DISALLOWED, LEGACY_KEY_VALUE_FORMAT, INVALID_BASE_IMAGE_PLATFORM,
     REDUNDANT_TARGET_PLATFORM, SECRETS_USED_IN_ARG_OR_ENV, INVALID_DEFAULT_ARG_IN_FROM,
     FROM_PLATFORM_FLAG_CONST_DISALLOWED, COPY_IGNORED_FILE, INVALID_DEFINITION_DESCRIPTION, EXPOSE_PROTO_CASING,
-    EXPOSE_INVALID_FORMAT, JSON_LOOKALIKE, WHITEOUT_NAME, UNKNOWN_CHOWN_USER, UNKNOWN_CHECK, APT_CACHE_LEFT,
+    EXPOSE_INVALID_FORMAT, JSON_LOOKALIKE, WHITEOUT_NAME, UNKNOWN_CHOWN_USER, BROKEN_TRIGGER, UNKNOWN_CHECK, APT_CACHE_LEFT,
     UNPINNED_BASE,
 )  # fmt: skip
 RULES: Mapping[str, Rule] = {rule.name: rule for rule in _ALL}
