@@ -1,11 +1,17 @@
 """kpy where nothing is allowed: any uid, no capabilities, no new privileges, docker's seccomp profile (E2; EXECUTION B)."""
 
+import io
 import json
+import os
+import stat
+import subprocess
+import tarfile
 from pathlib import Path
 from typing import Any
 
 import builder as builders
 import pytest
+import servers
 import trees
 from builder import LiveKpy
 from servers import Docker, Registry
@@ -282,3 +288,28 @@ def test_copies_alone_need_no_root_at_all(live: LiveKpy, busybox_base: str, work
     done = live("build", ".", options=[*context, *PLACES["random uid"], "--read-only", "--tmpfs", "/kpy/state"])
 
     assert done.stdout.startswith("sha256:")
+
+
+def test_files_instead_of_an_image(live: LiveKpy, busybox_base: str, workdir: Path) -> None:
+    """`-o DIRECTORY` and `-o -` (3.1): owners of emulated users are in the tar; on the disk all is ours."""
+    made = "mkdir -p /opt/out/bin && cd /opt/out && echo 1 > bin/app && chmod 4755 bin/app && ln bin/app b && ln -s bin/app l && chown 5:6 bin && chown -h 7:8 l"
+    stages = f"FROM {busybox_base} AS build\nRUN {made}\nFROM scratch\nCOPY --from=build /opt/out /\n"
+    context = [*_context(workdir / "c", stages), *PLACES["1000:1000"]]
+    (workdir / "out").mkdir()
+    os.chown(workdir / "out", 1000, 1000)
+
+    live("build", "-o", "/out/files", ".", options=[*context, "--volume", f"{workdir}/out:/out"])
+    piped = _raw(live, "build", "-o", "-", ".", options=context)
+
+    files = workdir / "out" / "files"
+    assert sorted(str(path.relative_to(files)) for path in files.rglob("*")) == ["b", "bin", "bin/app", "l"]
+    app = (files / "bin" / "app").stat()
+    assert (stat.S_IMODE(app.st_mode), app.st_uid, app.st_nlink) == (0o4755, 1000, 2)
+    with tarfile.open(fileobj=io.BytesIO(piped)) as archive:
+        owners = {info.name: (info.uid, info.gid) for info in archive}
+    assert owners == {"b": (0, 0), "bin": (5, 6), "bin/app": (0, 0), "l": (7, 8)}
+
+
+def _raw(live: LiveKpy, *argv: str, options: list[str]) -> bytes:
+    command = [servers.tool("docker"), "run", "--rm", "--network", "host", *options, live.image, *argv]
+    return subprocess.run(command, check=True, capture_output=True, env={**os.environ, "DOCKER_HOST": live.docker.socket}).stdout

@@ -21,6 +21,9 @@ from kpy.app.world import state_directory
 from kpy.cache.local import LocalCache
 from kpy.events import Reporter
 from kpy.exporter.base import Artifact, ExportResult
+from kpy.exporter.files import Files
+from kpy.layer.source import FileSource
+from kpy.layer.treesource import TreeSource
 from kpy.oci.descriptor import Descriptor
 from kpy.oci.digest import Digest
 from kpy.oci.image import Image
@@ -67,7 +70,7 @@ def build(options: BuildOptions, environment: Environment, report: Reporter, can
                 squashed_layers(plan, target, options.squash)  # an error comes before the build
         services = _services(options, environment, inputs, epoch, place, report, cancel, stack)
         artifact = _solve(plan, form, Format(annotations=options.annotations), options.squash, services)
-        results = exports.export(artifact)
+        results = exports.export(artifact, _files(services), epoch)
     return _finish(options, environment, artifact, results)
 
 
@@ -126,13 +129,24 @@ def _solve(plan: Plan, form: Rewrite, manifest_form: Format, squash: Squash | No
     return Artifact(tuple(images), build_index(entries))
 
 
+def _files(services: Services) -> Files:
+    def files(image: Image) -> FileSource:
+        layers, chain = services.layers, image.chain
+        return TreeSource(layers.tree(chain), layers.tar_of(chain), view_root=None, spool=services.spool)
+
+    return files
+
+
 def _entry(image: Image) -> Descriptor:
     found = image.manifest.descriptor
     return Descriptor(found.media_type, found.digest, found.size, platform=image.config.platform)
 
 
 def _finish(options: BuildOptions, environment: Environment, artifact: Artifact, results: list[ExportResult]) -> Built:
-    """Write --iidfile and --metadata-file, with buildx's keys."""
+    """Write --iidfile and --metadata-file, with buildx's keys. Files alone are no image, and nothing is known of one."""
+    if options.outputs and all(output.type in ("local", "tar") for output in options.outputs):
+        _write(environment, options.metadata_file, "{}\n")
+        return Built(None)
     descriptor = results[-1].descriptor if results else artifact.descriptor
     names = tuple(dict.fromkeys(name for result in results for name in result.names))
     config = artifact.images[0].manifest.config.digest if artifact.index is None else None
@@ -143,13 +157,12 @@ def _finish(options: BuildOptions, environment: Environment, artifact: Artifact,
     metadata["containerimage.digest"] = str(descriptor.digest)
     if names:
         metadata["image.name"] = ",".join(names)
-    for name, text in (
-        (options.iidfile, str(config or descriptor.digest)),
-        (options.metadata_file, json.dumps(metadata, indent=2) + "\n"),
-    ):
-        if name:
-            with fs.io_errors("write", name):
-                fs.write_atomic(Path(environment.directory) / name, text.encode())
+    _write(environment, options.iidfile, str(config or descriptor.digest))
+    _write(environment, options.metadata_file, json.dumps(metadata, indent=2) + "\n")
     return Built(descriptor.digest, config, names, metadata)
 
 
+def _write(environment: Environment, name: str, text: str) -> None:
+    if name:
+        with fs.io_errors("write", name):
+            fs.write_atomic(Path(environment.directory) / name, text.encode())

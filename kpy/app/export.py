@@ -2,8 +2,10 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from kpy.app.keep import needed_paths
 from kpy.app.keys import passphrase
 from kpy.app.options import BuildOptions, Environment, OutputSpec
 from kpy.app.resolver import Resolver
@@ -12,6 +14,7 @@ from kpy.events import Reporter, step
 from kpy.exporter.base import Artifact, Exporter, ExportResult, all_blobs, all_manifests
 from kpy.exporter.convert import to_docker
 from kpy.exporter.docker import DockerArchiveExporter
+from kpy.exporter.files import Files, Form, LocalExporter, TarExporter, check_deletion
 from kpy.exporter.oci import OciArchiveExporter, OciLayoutExporter
 from kpy.exporter.push import PushExporter, Sign, Target
 from kpy.oci.content import Repository
@@ -46,10 +49,13 @@ class Exports:
         for output in self._options.outputs:
             if output.pushes and not self._names(output):
                 raise UsageError("--push needs a name", hint="add -t REGISTRY/NAME:TAG")
-            if output.dest != "-" and output.type in ("oci", "docker"):
+            if output.dest != "-" and output.type in ("oci", "docker", "tar"):
                 self._check_parent(output.dest)
-            if output.type in ("local", "tar"):
-                raise UsageError(f"--output type={output.type} is not supported yet", hint="use type=oci or type=docker")
+            if output.type in ("local", "tar") and self._options.iidfile:
+                raise UsageError(f"--output type={output.type} makes no image, whose id --iidfile could hold")
+            if output.attrs.get("mode") == "delete":
+                kept = (self._environment.directory, *needed_paths(replace(self._options, outputs=()), self._environment))
+                check_deletion(os.path.join(self._environment.directory, output.dest), kept)
         self._check_parent(self._options.iidfile)
         self._check_parent(self._options.metadata_file)
         if self._options.sign_key:
@@ -86,8 +92,8 @@ class Exports:
                 images.list_untagged(root)
         return ExportResult(root, tuple(str(tag) for tag in self._tags))
 
-    def export(self, artifact: Artifact) -> list[ExportResult]:
-        """Carry out every output, pushes last: what is public comes when all else worked."""
+    def export(self, artifact: Artifact, files: Files, epoch: int | None) -> list[ExportResult]:
+        """Carry out every output, pushes last: what is public comes when all else worked. `files` gives those of an image."""
         if not self._options.outputs:
             return [self.keep(artifact)]
         found = []
@@ -97,11 +103,22 @@ class Exports:
             if output.type == "image" and not output.pushes:
                 found.append(self.keep(artifact))
                 continue
+            if output.type in ("local", "tar"):
+                self._files(output, files, epoch).export(artifact)
+                continue
             form = artifact
             if output.type == "image" and output.attrs.get("oci-mediatypes") == "false":
                 form = to_docker(artifact)
             found.append(self._exporter(output).export(form))
         return found
+
+    def _files(self, output: OutputSpec, files: Files, epoch: int | None) -> Exporter:
+        split = output.attrs.get("platform-split")
+        form = Form(files, None if split is None else split == "true", epoch)
+        dest = Path(self._environment.directory) / output.dest
+        if output.type == "local":
+            return LocalExporter(dest, form, output.attrs.get("mode") == "delete", self._report)
+        return TarExporter(self._environment.stdout if output.dest == "-" else dest, form, self._report)
 
     def _exporter(self, output: OutputSpec) -> Exporter:
         names = self._names(output)

@@ -22,7 +22,7 @@ _OURS = (
     Flag("secret", "list", "a secret for RUN --mount=type=secret: id=ID[,src=FILE|,env=NAME]", "", "SPEC"),
     Flag("build-context", "list", "another context, or a replacement for an image: NAME=DIRECTORY|URL|docker-image://REF|oci-layout://PATH", "", "NAME=VALUE"),
     Flag("no-cache", "switch", "run every step, whatever the cache holds"),
-    Flag("output", "list", "where the result goes: type=oci|docker|registry|cacheonly[,dest=PATH]", "o", "SPEC"),
+    Flag("output", "list", "where the result goes: type=oci|docker|local|tar|registry|cacheonly[,dest=PATH]", "o", "SPEC"),
     Flag("push", "switch", "push the image to its registry: --output=type=registry"),
     Flag("pull", "switch", "ask the registry for newer base images"),
     Flag("iidfile", "value", "write the image's id to a file", "", "FILE"),

@@ -24,7 +24,7 @@ _ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "image": (*_COMMON, "push", "push-by-digest"),
     "oci": (*_COMMON, "tar"),
     "docker": _COMMON,
-    "local": ("platform-split",),
+    "local": ("platform-split", "mode"),
     "tar": ("platform-split",),
     "cacheonly": (),
 }
@@ -86,7 +86,7 @@ def _typed_output(kind: str, dest: str, attrs: dict[str, str]) -> OutputSpec:
     if kind not in _ATTRIBUTES:
         raise UsageError(
             f"--output type={kind} is not supported",
-            hint="supported types are registry, image, oci, docker, cacheonly",
+            hint="supported types are registry, image, oci, docker, local, tar, cacheonly",
         )
     for key, value in attrs.items():
         if key not in _ATTRIBUTES[kind]:
@@ -94,6 +94,8 @@ def _typed_output(kind: str, dest: str, attrs: dict[str, str]) -> OutputSpec:
             raise UsageError(f"--output type={kind} does not support {key!r}", hint=f"it takes {known}")
         if key in _BOOLEANS:
             attrs[key] = "true" if boolean(value, f"{key} of --output") else "false"
+        if key == "mode" and value not in ("copy", "delete"):
+            raise UsageError(f"--output type={kind} does not support mode={value}", hint="there are copy and delete")
         if attrs[key] != _SAID.get((kind, key), attrs[key]):
             raise UsageError(f"--output type={kind} does not support {key}={attrs[key]}")
     if kind in ("image", "cacheonly") and dest:

@@ -9,9 +9,9 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from kpy.errors import ContentError, KpyError, StoreError
 from kpy.layer.device import DEVICE_XATTR, encode_device
@@ -19,7 +19,7 @@ from kpy.layer.entry import Entry, Kind
 from kpy.layer.index import KEPT_FILES, MAX_KEPT, LayerTree
 from kpy.layer.notes import Notes, is_device, is_noted
 from kpy.layer.rootdir import ProtectedError, RootDir
-from kpy.layer.tarread import DEFAULT_LIMITS, Content, TarLimits, read_tar
+from kpy.layer.tarread import DEFAULT_LIMITS, TarLimits, read_tar
 from kpy.util import fs, paths
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -32,7 +32,8 @@ class ExtractOptions:
     and entries there are passed over silently. Without `owners` nothing is chowned. With `notes`, owners, true modes,
     devices and root's attributes are told to it and not given to the disk. `slots` are the root's directories that are
     elsewhere, and there for good, by name: what is in them is replaced, but not they. `hash_files` fills the index's
-    `sha256`. `max_bytes` bounds the sum of the files' sizes."""
+    `sha256`. `max_bytes` bounds the sum of the files' sizes. Without `placeholders` a device that may not be made is an
+    error, and no file that stands for it."""
 
     skip: Callable[[str], bool] | None = None
     owners: bool = True
@@ -41,6 +42,7 @@ class ExtractOptions:
     hash_files: bool = True
     max_entries: int = DEFAULT_LIMITS.entries
     max_bytes: int | None = None
+    placeholders: bool = True
 
 
 DEFAULT_OPTIONS = ExtractOptions()
@@ -78,9 +80,24 @@ def extract(
     """
     try:
         with RootDir(root, options.skip, options.slots) as rootdir:
-            return _Extraction(rootdir, root, options).run(tar, seen)
+            pairs = read_tar(tar, layer=True, limits=TarLimits(entries=options.max_entries))
+            return _Extraction(rootdir, root, options).run(pairs, seen)
     except OSError as error:
         raise fs.store_error("extract a layer to", root, error) from error
+
+
+def place(pairs: Iterable[tuple[Entry, "FileContent"]], root: str, options: ExtractOptions) -> tuple[LostXattr, ...]:
+    """Put files that are in no tar into a directory, by the same rules; what could not be set. Raises as `extract`."""
+    with RootDir(root, options.skip, options.slots) as rootdir:
+        return _Extraction(rootdir, root, options).run(pairs, lambda _: None).lost
+
+
+class FileContent(Protocol):
+    """What is in a file."""
+
+    def chunks(self) -> Iterator[bytes]:
+        """All of it."""
+        ...
 
 
 def _explained(error: OSError, path: str, root: str) -> KpyError:
@@ -99,11 +116,11 @@ class _Extraction:
         self._files: dict[str, bytes] = {}
         self._bytes = 0
 
-    def run(self, tar: BinaryIO, seen: Callable[[Entry], object] | None) -> Extracted:
+    def run(self, pairs: Iterable[tuple[Entry, FileContent]], seen: Callable[[Entry], object] | None) -> Extracted:
         """Extract everything."""
         entries: list[Entry] = []
         note = seen or entries.append
-        for entry, content in read_tar(tar, layer=True, limits=TarLimits(entries=self._options.max_entries)):
+        for entry, content in pairs:
             sha256 = ""
             try:
                 sha256 = self._apply(entry, content)
@@ -119,7 +136,7 @@ class _Extraction:
         self._finish_directories()
         return Extracted(LayerTree(entries, self._files), tuple(self._lost))
 
-    def _apply(self, entry: Entry, content: Content) -> str:
+    def _apply(self, entry: Entry, content: FileContent) -> str:
         kind = entry.kind
         if kind is Kind.WHITEOUT or kind is Kind.OPAQUE:
             self._remove(entry)
@@ -144,7 +161,7 @@ class _Extraction:
             self._special(fd, name, path, entry)
         return ""
 
-    def _file(self, fd: int, name: str, path: str, entry: Entry, content: Content) -> str:
+    def _file(self, fd: int, name: str, path: str, entry: Entry, content: FileContent) -> str:
         try:
             out = os.open(name, _CREATE, 0o600, dir_fd=fd)
         except FileExistsError:
@@ -190,7 +207,7 @@ class _Extraction:
             code = (error.errno or 0) if isinstance(error, OSError) else errno.EINVAL
             self._lost.append(LostXattr(path, name, code))
 
-    def _copy(self, entry: Entry, content: Content, out: int) -> str:
+    def _copy(self, entry: Entry, content: FileContent, out: int) -> str:
         self._bytes += entry.size
         if self._options.max_bytes is not None and self._bytes > self._options.max_bytes:
             raise ContentError(f"layer has more than the {self._options.max_bytes} bytes that are allowed")
@@ -209,7 +226,7 @@ class _Extraction:
             self._files[entry.path] = b"".join(keep)
         return hasher.hexdigest() if hasher is not None else ""
 
-    def _read_only(self, entry: Entry, content: Content) -> str:
+    def _read_only(self, entry: Entry, content: FileContent) -> str:
         """The content of a file that is passed over, for the index."""
         return self._copy(entry, content, -1)
 
@@ -281,13 +298,15 @@ class _Extraction:
             os.mkfifo(name, 0o600, dir_fd=fd)
         elif self._options.notes is not None and is_device(entry):
             os.close(os.open(name, _CREATE, 0o600, dir_fd=fd))
-        elif entry.device == (0, 0):  # in a lower directory of an overlay a char 0:0 would be a whiteout
+        elif entry.device == (0, 0) and self._options.placeholders:  # in a lower directory of an overlay a char 0:0 would be a whiteout
             self._placeholder(fd, name, entry)
         else:
             format_ = stat.S_IFCHR if entry.kind is Kind.CHAR else stat.S_IFBLK
             try:
                 os.mknod(name, format_ | 0o600, os.makedev(*entry.device), dir_fd=fd)
             except PermissionError:
+                if not self._options.placeholders:
+                    raise
                 self._placeholder(fd, name, entry)
 
     def _placeholder(self, fd: int, name: str, entry: Entry) -> None:

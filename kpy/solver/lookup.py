@@ -123,10 +123,12 @@ def _walk(source: FileSource, base: str, patterns: list[str]) -> list[str]:
 
 def walk(source: FileSource, path: str) -> Iterator[Entry]:
     """Everything below a directory, parents first, in sorted order; no symlink is followed."""
-    for name in source.children(path):
-        below = f"{path}/{name}" if path else name
-        entry = source.lookup(below)
-        if entry is not None:
-            yield entry
-            if entry.kind is Kind.DIR:
-                yield from walk(source, below)
+    todo = [source.listing(path)]  # and no recursion: a tree may be as deep as it likes
+    while todo:
+        entry = next(todo[-1], None)
+        if entry is None:
+            todo.pop()
+            continue
+        yield entry
+        if entry.kind is Kind.DIR:
+            todo.append(source.listing(entry.path))
