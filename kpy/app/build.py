@@ -9,6 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from kpy.app import annotations as asked
 from kpy.app import strategy as strategies
 from kpy.app.epoch import settle
 from kpy.app.export import Exports
@@ -29,7 +30,7 @@ from kpy.oci.digest import Digest
 from kpy.oci.image import Image
 from kpy.oci.manifest import build_index
 from kpy.plan.model import Plan
-from kpy.plan.squash import Squash, squashed_layers
+from kpy.plan.squash import squashed_layers
 from kpy.solver.assemble import Format, assemble, too_deep
 from kpy.solver.content import Layers
 from kpy.solver.hashing import ContentHashes
@@ -68,8 +69,9 @@ def build(options: BuildOptions, environment: Environment, report: Reporter, can
         if options.squash is not None:
             for target in plan.targets:
                 squashed_layers(plan, target, options.squash)  # an error comes before the build
+        asked.check(options.annotations, [target.platform for target in plan.targets])
         services = _services(options, environment, inputs, epoch, place, report, cancel, stack)
-        artifact = _solve(plan, form, Format(annotations=options.annotations), options.squash, services)
+        artifact = _solve(plan, form, options, services)
         results = exports.export(artifact, _files(services), epoch)
     return _finish(options, environment, artifact, results)
 
@@ -103,30 +105,34 @@ def _services(
         allow=options.entitlements,
         epoch=epoch,
         no_cache=options.no_cache,
+        no_cache_stages=frozenset(name.lower() for name in options.no_cache_filter),
         hostname=dict(options.build_args).get("BUILDKIT_SANDBOX_HOSTNAME", ""),
     )
 
 
-def _solve(plan: Plan, form: Rewrite, manifest_form: Format, squash: Squash | None, services: Services) -> Artifact:
+def _solve(plan: Plan, form: Rewrite, options: BuildOptions, services: Services) -> Artifact:
     """Run the plan and put the images together."""
     values = solve(plan, services)
     images: list[Image] = []
     for target in plan.targets:
         value = values[target.step]
         assert isinstance(value, ChainValue)
-        if squash is not None:
-            target, value = squashed(plan, target, value, squash, services)
+        if options.squash is not None:
+            target, value = squashed(plan, target, value, options.squash, services)
         value = rewritten(value, form, services)
         newest = newest_time(target.base.created, value, services)
+        manifest_form = Format(annotations=asked.of(options.annotations, "manifest", target.platform))
         image, raw = assemble(target, value, services.layers, newest=newest, epoch=services.epoch, form=manifest_form)
         services.store.images.blobs.put_bytes(raw, image.manifest.config.media_type)
         images.append(image)
         if (warning := too_deep(len(value.chain))) is not None:
             services.report(warning)
+    own = [asked.of(options.annotations, "manifest-descriptor", image.config.platform) for image in images]
     if len(images) == 1:
-        return Artifact(tuple(images))
-    entries = [_entry(image) for image in images]
-    return Artifact(tuple(images), build_index(entries))
+        return Artifact(tuple(images), annotations=own[0])
+    entries = [_entry(image, annotations) for image, annotations in zip(images, own, strict=True)]
+    index = build_index(entries, annotations=asked.of(options.annotations, "index"))
+    return Artifact(tuple(images), index, annotations=asked.of(options.annotations, "index-descriptor"))
 
 
 def _files(services: Services) -> Files:
@@ -137,9 +143,9 @@ def _files(services: Services) -> Files:
     return files
 
 
-def _entry(image: Image) -> Descriptor:
+def _entry(image: Image, annotations: Mapping[str, str]) -> Descriptor:
     found = image.manifest.descriptor
-    return Descriptor(found.media_type, found.digest, found.size, platform=image.config.platform)
+    return Descriptor(found.media_type, found.digest, found.size, platform=image.config.platform, annotations=annotations)
 
 
 def _finish(options: BuildOptions, environment: Environment, artifact: Artifact, results: list[ExportResult]) -> Built:

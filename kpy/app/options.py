@@ -30,6 +30,19 @@ class SshSpec:
     paths: tuple[str, ...] = ()
 
 
+Level: TypeAlias = Literal["manifest", "index", "manifest-descriptor", "index-descriptor"]
+
+
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """One `--annotation`: what it is put on, and of which platform; None: of every."""
+
+    key: str
+    value: str
+    level: Level = "manifest"
+    platform: Platform | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class OutputSpec:
     """One `--output`. `dest` is a path relative to the working directory, `-` is standard output.
@@ -83,8 +96,7 @@ class BuildOptions:
     `context` is a directory, a git or http(s) URL, or `-` for a tar or Dockerfile on standard input. `file` is empty
     for the context's Dockerfile, `-` for standard input, or a URL. A build argument without a value has been looked up already. No
     `platforms`: the machine's. `shm_size` 0: the default. `allow` are entitlements; `ulimits` are (name, soft, hard),
-    -1 for no limit. `annotations` are the manifest's. `written_later`: files
-    that the caller will write when the build is done.
+    -1 for no limit. `written_later`: files that the caller will write when the build is done.
     """
 
     context: str
@@ -97,6 +109,7 @@ class BuildOptions:
     secrets: tuple[SecretSpec, ...] = ()
     build_contexts: tuple[tuple[str, str], ...] = ()
     no_cache: bool = False
+    no_cache_filter: tuple[str, ...] = ()
     outputs: tuple[OutputSpec, ...] = ()
     pull: bool = False
     iidfile: str = ""
@@ -112,7 +125,7 @@ class BuildOptions:
     allow: tuple[str, ...] = ()
     ulimits: tuple[tuple[str, int, int], ...] = ()
     squash: Squash | None = None
-    annotations: tuple[tuple[str, str], ...] = ()
+    annotations: tuple[Annotation, ...] = ()
     registries: RegistrySettings = RegistrySettings()
     written_later: tuple[str, ...] = ()
 

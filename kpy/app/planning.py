@@ -11,6 +11,7 @@ from kpy.dockerfile.lint.checks import Checks, checks_of, select
 from kpy.dockerfile.lint.rules import Finding
 from kpy.dockerfile.lint.text import check_file
 from kpy.dockerfile.model import Dockerfile
+from kpy.dockerfile.span import suggest
 from kpy.errors import UsageError
 from kpy.events import Reporter, Warned
 from kpy.oci import platform as platforms
@@ -51,6 +52,7 @@ def chosen_checks(dockerfile: Dockerfile, options: BuildOptions) -> Checks:
 def make_plan(options: BuildOptions, sources: Sources, resolve: ResolveImage, report: Reporter) -> Plan:
     """The plan of a build. Raises DockerfileError also for findings, if the Dockerfile wants that (`error=true`)."""
     dockerfile, notes = sources.dockerfile, Notes()
+    _check_stages(options.no_cache_filter, dockerfile)
     checks = chosen_checks(dockerfile, options)
     found: tuple[Finding, ...] = ()
     try:
@@ -65,6 +67,14 @@ def make_plan(options: BuildOptions, sources: Sources, resolve: ResolveImage, re
             f"the build checks failed: {', '.join(names)}", hint="`# check=error=true` makes errors of warnings"
         )
     return plan
+
+
+def _check_stages(names: Iterable[str], dockerfile: Dockerfile) -> None:
+    known = [stage.name for stage in dockerfile.stages if stage.name]
+    for name in names:
+        if name.lower() not in known:
+            hint = suggest(name.lower(), known) or (f"there are {', '.join(known)}" if known else "no stage has a name: FROM … AS NAME")
+            raise UsageError(f"--no-cache-filter {name}: there is no such stage", hint=hint)
 
 
 def _warn(found: tuple[Finding, ...], report: Reporter) -> None:

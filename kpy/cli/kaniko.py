@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from kpy.app.options import BuildOptions, Environment, OutputSpec, RegistrySettings, SecretSpec
+from kpy.app.options import Annotation, BuildOptions, Environment, OutputSpec, RegistrySettings, SecretSpec
 from kpy.cli import values
 from kpy.cli.flags import Parsed, boolean, parse
 from kpy.cli.kaniko_context import git_options, read_context
@@ -74,7 +74,9 @@ def read(argv: Sequence[str], terminal: Terminal) -> Request:
         outputs=outputs,
         pull=True,  # kaniko always asks
         insecure_registries=insecure,
-        annotations=values.pairs(parsed.all("annotation"), "--annotation", value_needed=False),
+        annotations=tuple(
+            Annotation(key, value) for key, value in values.pairs(parsed.all("annotation"), "--annotation", value_needed=False)
+        ),
         registries=settings,
         squash=Squash() if parsed.on("single-snapshot") else None,
         written_later=tuple(filter(None, (files.digest, files.names, files.tagged_names))),

@@ -4,9 +4,11 @@ import csv
 import os
 import re
 from collections.abc import Mapping, Sequence
+from typing import cast, get_args
 
-from kpy.app.options import OutputSpec, SecretSpec
+from kpy.app.options import Annotation, Level, OutputSpec, SecretSpec
 from kpy.cli.flags import boolean
+from kpy.dockerfile.span import suggest
 from kpy.errors import UsageError
 from kpy.oci.platform import Platform, host
 from kpy.oci.reference import Reference
@@ -200,6 +202,35 @@ def pairs(texts: Sequence[str], flag: str, *, value_needed: bool) -> tuple[tuple
             raise UsageError(f"invalid {flag} {text!r}: it must be NAME=VALUE")
         found[key] = value
     return tuple(found.items())
+
+
+_LEVEL = re.compile(r"([a-z-]+)(?:\[([A-Za-z0-9_/-]+)\])?")
+
+
+def annotations(texts: Sequence[str]) -> tuple[Annotation, ...]:
+    """`[LEVEL[PLATFORM],…:]NAME=VALUE` as buildx reads it. Raises UsageError."""
+    found = []
+    for text in texts:
+        where, equals, value = text.partition("=")
+        levels, colon, key = where.partition(":")
+        if not equals or not (key if colon else levels):
+            raise UsageError(f"invalid --annotation {text!r}: it must be NAME=VALUE, with a level before it or not")
+        if not colon:
+            found.append(Annotation(levels, value))
+            continue
+        for level in levels.split(","):
+            match = _LEVEL.fullmatch(level)
+            if match is None or match[1] not in get_args(Level):
+                hint = suggest(level, get_args(Level)) or f"there are {', '.join(get_args(Level))}, each also with a platform: manifest[linux/amd64]"
+                raise UsageError(f"invalid --annotation {text!r}: {level!r} is no level", hint=hint)
+            platform = Platform.parse(match[2]) if match[2] else None
+            found.append(Annotation(key, value, cast("Level", match[1]), platform))
+    return tuple(found)
+
+
+def words(texts: Sequence[str]) -> tuple[str, ...]:
+    """`a,b` and repetition, each once."""
+    return tuple(dict.fromkeys(word.strip() for text in texts for word in text.split(",") if word.strip()))
 
 
 def platforms(texts: Sequence[str]) -> tuple[Platform, ...]:

@@ -54,7 +54,7 @@ def layout_index(artifact: Artifact, names: tuple[Reference, ...]) -> bytes:
     root = artifact.descriptor.to_json()
     for name in names:
         annotations = {IMAGE_NAME: str(name)} | ({REF_NAME: name.tag} if name.tag else {})
-        entries.append(root | {"annotations": annotations})
+        entries.append(root | {"annotations": {**artifact.annotations, **annotations}})
     if not names:
         entries.append(root)
     entries.extend(part.to_json() for part in unlisted(artifact))

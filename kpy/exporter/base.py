@@ -1,6 +1,7 @@
 """What an exporter is given, and what it says when it is done."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -35,12 +36,14 @@ class Artifact:
     """The result of a build: one image, or several in an index.
 
     `attachments` are manifests that are no images: attestations, listed in the index or referring to what is here.
+    `annotations` are of the descriptor of all of it, which layouts and archives have, and registries do not.
     Raises ContentError when the index lists a manifest that is not given, or there is no index for several images.
     """
 
     images: tuple[Image, ...]
     index: Index | None = None
     attachments: tuple[Part, ...] = ()
+    annotations: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.index is None and len(self.images) != 1:
@@ -64,7 +67,8 @@ class Artifact:
     @property
     def descriptor(self) -> Descriptor:
         """The descriptor of `root`."""
-        return self.root.descriptor
+        found = self.root.descriptor
+        return replace(found, annotations={**found.annotations, **self.annotations}) if self.annotations else found
 
 
 @dataclass(frozen=True, slots=True)

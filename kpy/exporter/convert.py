@@ -66,7 +66,7 @@ def _convert(
         ]  # fmt: skip
         annotations = None if mediatype.is_docker(index_type) else index.annotations
         index = build_index(entries, media_type=index_type, annotations=annotations)
-    return Artifact(tuple(images), index, artifact.attachments)
+    return Artifact(tuple(images), index, artifact.attachments, artifact.annotations)
 
 
 def _follow(item: Descriptor, moved: dict[Digest, Descriptor]) -> Descriptor:

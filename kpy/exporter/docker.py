@@ -34,7 +34,7 @@ class DockerArchiveExporter:
                 hint="build one platform, or use type=oci",
             )
         image = artifact.images[0]
-        alone = Artifact((image,))
+        alone = Artifact((image,), annotations=artifact.annotations)
         members = layout_members(alone, self.names)
         members["manifest.json"] = docker_manifest(image, self.names)
         with step(self.report, "export docker", "exporting to docker image format"), destination(self.dest) as stream:

@@ -4,8 +4,8 @@
 layers, so that a build from cache gives the digest of the build before it.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from kpy.errors import ContentError
@@ -29,7 +29,7 @@ class Format:
     """OCI or docker media types, and annotations of the manifest."""
 
     docker: bool = False
-    annotations: tuple[tuple[str, str], ...] = ()
+    annotations: Mapping[str, str] = field(default_factory=dict)
 
 
 def too_deep(layers: int) -> Warned | None:
@@ -90,7 +90,7 @@ def assemble(
         Descriptor(media_type, Digest.of(raw), len(raw)),
         _descriptors([layer.descriptor for layer in value.chain], docker=docker),
         media_type=mediatype.DOCKER_MANIFEST if docker else mediatype.OCI_MANIFEST,
-        annotations=dict(form.annotations),
+        annotations=form.annotations,
     )
     return Image(manifest, config, value.chain, content), raw
 

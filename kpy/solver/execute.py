@@ -90,7 +90,8 @@ def cached(
     key: Digest, parent: ChainValue, step: Step, services: Services, make: Callable[[], Layer]
 ) -> Outcome:
     """The layer with this key, from the cache or made now."""
-    record = None if services.no_cache else services.cache.load(key)
+    fresh = services.no_cache or step.stage in services.no_cache_stages
+    record = None if fresh else services.cache.load(key)
     if record is not None and record.layer is not None:
         return Outcome(ChainValue((*parent.chain, record.layer), parent.base), cached=True)
     layer = make()

@@ -69,7 +69,7 @@ class SocketFor(Protocol):
 class Services:
     """All that steps need. `spool` is a directory for temporary files of
     this build. `secrets` give their value when asked; `ssh` are
-    agents by id; `allow` are entitlements; `epoch` is SOURCE_DATE_EPOCH in seconds (A16)."""
+    agents by id; `allow` are entitlements; `epoch` is SOURCE_DATE_EPOCH in seconds (A16); `no_cache_stages` are names."""
 
     store: Store
     cache: Cache
@@ -87,5 +87,6 @@ class Services:
     allow: frozenset[str] = frozenset()
     epoch: int | None = None
     no_cache: bool = False
+    no_cache_stages: frozenset[str] = frozenset()
     hostname: str = ""
     jobs: int = 4

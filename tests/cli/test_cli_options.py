@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kpy.app.options import BuildOptions, OutputSpec, SecretSpec
+from kpy.app.options import Annotation, BuildOptions, OutputSpec, SecretSpec
 from kpy.cli import values
 from kpy.cli.options import read
 from kpy.cli.terminal import Terminal
@@ -54,6 +54,13 @@ def test_nothing_asked_is_the_default(terminal: Terminal) -> None:
         (["--build-context", "base=docker-image://x:1"], "build_contexts", (("base", "docker-image://x:1"),)),
         (["--no-cache"], "no_cache", True),
         (["--no-cache=false"], "no_cache", False),
+        (["--no-cache-filter", "a,b", "--no-cache-filter=b"], "no_cache_filter", ("a", "b")),
+        (
+            ["--annotation", "a=1=2", "--annotation", "index,manifest[linux/arm64]:b:c=", "--annotation=manifest-descriptor:d=x"],
+            "annotations",
+            (Annotation("a", "1=2"), Annotation("b:c", "", "index"), Annotation("b:c", "", "manifest", Platform("linux", "arm64")),
+             Annotation("d", "x", "manifest-descriptor")),
+        ),
         (["--pull"], "pull", True),
         (["--iidfile", "i"], "iidfile", "i"),
         (["--metadata-file", "m"], "metadata_file", "m"),
@@ -204,13 +211,18 @@ def test_bad_secrets(terminal: Terminal, tmp_path: Path, text: str, message: str
         (["--label", "=x", "."], "invalid --label '=x'"),
         (["--build-context", "x", "."], "invalid --build-context 'x'"),
         (["--build-arg", "=x", "."], "invalid --build-arg '=x'"),
+        (["--annotation", "a", "."], "invalid --annotation 'a': it must be NAME=VALUE"),
+        (["--annotation", "=x", "."], "invalid --annotation '=x'"),
+        (["--annotation", "index:=x", "."], "invalid --annotation 'index:=x'"),
+        (["--annotation", "manifst:a=x", "."], "'manifst' is no level"),
+        (["--annotation", "manifest[linux:a=x", "."], "'manifest[linux' is no level"),
+        (["-o", "type=local,dest=d,mode=move", "."], "does not support mode=move"),
         (["-f", "-", "-"], "both the context and the Dockerfile are standard input"),
         (["-o", "-", "-o", "type=oci,dest=-", "."], "only one --output"),
         (["--sign-key", "k", "."], "--sign-key signs what is pushed"),
         *(
             ([flag, "x", "."], f"{flag} is not supported yet")
-            for flag in ("--cache-from", "--cache-to", "--provenance", "--sbom", "--attest", "--annotation",
-                         "--no-cache-filter", "--cgroup-parent", "--builder")
+            for flag in ("--cache-from", "--cache-to", "--provenance", "--sbom", "--attest", "--cgroup-parent", "--builder")
         ),
         *(([flag, "."], f"{flag} is not supported yet") for flag in ("--load", "--compress")),
     ],

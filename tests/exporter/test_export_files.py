@@ -19,6 +19,7 @@ from kpy.layer.tree import Tree
 from kpy.layer.treesource import TreeSource
 from kpy.oci.image import Image
 from kpy.oci.manifest import build_index
+from kpy.util import fs
 from tests.exporter.exporting import make_image
 from tests.fakes import MemoryRepository, RecordingReporter
 
@@ -220,6 +221,7 @@ def test_very_deep_trees(make: Callable[..., Made], tmp_path: Path) -> None:
     assert len(tar(made)) == 1500
     local(made, tmp_path / "out")
     assert (tmp_path / "out" / "/".join(["d"] * 1000)).is_dir()
+    fs.remove_tree(tmp_path / "out")  # what pytest has cannot
 
 
 @pytest.mark.parametrize(("dest", "refused"), [("/", True), ("a", True), ("a/b", True), ("a/b/c", False), ("a/bc", False), ("link", True)])

@@ -74,6 +74,14 @@ def test_no_cache(builder: Builder) -> None:
     assert builder.build(SERVICE).outcome_of_steps() == ["cached"] * 4
 
 
+def test_no_cache_of_some_stages(builder: Builder) -> None:
+    text = "FROM base AS one\nRUN make\nFROM base AS two\nCOPY --from=one /etc/passwd /x\nRUN other"
+    builder.build(text)
+    again = builder.build(text, no_cache_stages=frozenset({"two"}))
+    assert sorted(again.outcome_of_steps()) == ["cached", "done", "done"]
+    assert builder.machine.texts == ["make", "other", "other"]
+
+
 def test_two_stores_give_one_digest(builder: Builder, tmp_path: Path) -> None:
     other = Builder(tmp_path / "two", builder.images)
     assert other.build(SERVICE, jobs=1).digests == builder.build(SERVICE, jobs=4).digests
