@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from servers import Docker, Registry, tool
 
-from kpy.errors import SignatureError
+from kpy.errors import SignatureError, StoreError
 from kpy.exporter.base import Artifact
 from kpy.exporter.convert import to_docker
 from kpy.exporter.docker import DockerArchiveExporter
+from kpy.exporter.load import Loader, LoadExporter
 from kpy.exporter.oci import OciArchiveExporter, OciLayoutExporter
 from kpy.exporter.push import PushExporter, Target
 from kpy.oci import mediatype
@@ -102,6 +103,22 @@ def test_docker_and_podman_load(tmp_path: Path, name: Reference, program: str, l
             assert found["RootFS"]["Layers"] == [str(layer.diff_id) for layer in artifact.images[0].chain]
     finally:
         subprocess.run([program, "rmi", "-f", name.with_tag("v2").familiar], check=False, capture_output=True)
+
+
+@pytest.mark.parametrize("program", ["docker", "podman"])
+def test_the_image_is_loaded(name: Reference, program: str) -> None:
+    """--load"""
+    loader = Loader(program, tool(program), os.environ)
+    loader.check()
+    result = LoadExporter(loader, (name,)).export(hello())
+    assert result.names == (str(name),)
+    assert run(program, "inspect", "--type", "image", "--format", "{{.Config.Cmd}}", name.familiar).strip() == "[/hello]"
+
+
+def test_what_an_engine_refuses_is_said(name: Reference) -> None:
+    broken = Artifact((make_image(MemoryRepository(), b"this is no tar", layer_type=mediatype.OCI_LAYER),))
+    with pytest.raises(StoreError, match="docker load failed: .*"):
+        LoadExporter(Loader.find(os.environ), (name,)).export(broken)
 
 
 @pytest.mark.parametrize("program", ["docker", "podman"])

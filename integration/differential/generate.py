@@ -242,6 +242,8 @@ def archives(case: Case) -> str:
     for number in range(case.draw.randint(1, 9)):
         kind = case.one("file", "file", "file", "dir", "dir", "symlink", "hardlink", "fifo")
         entry: Item = {"name": case.one(*names), "type": kind, "mtime": 1500000000 + number}
+        if any(str(item["name"]).strip("./").startswith(str(entry["name"]).strip("./")) for item in entries):
+            continue  # entries that take each other's place
         known = [item["name"] for item in entries if item["type"] == "file"]
         match kind:
             case "file":

@@ -69,6 +69,7 @@ def build(options: BuildOptions, environment: Environment, report: Reporter, can
         if options.squash is not None:
             for target in plan.targets:
                 squashed_layers(plan, target, options.squash)  # an error comes before the build
+        exports.check_platforms(len(plan.targets))
         asked.check(options.annotations, [target.platform for target in plan.targets])
         services = _services(options, environment, inputs, epoch, place, report, cancel, stack)
         artifact = _solve(plan, form, options, services)

@@ -15,6 +15,7 @@ from kpy.exporter.base import Artifact, Exporter, ExportResult, all_blobs, all_m
 from kpy.exporter.convert import to_docker
 from kpy.exporter.docker import DockerArchiveExporter
 from kpy.exporter.files import Files, Form, LocalExporter, TarExporter, check_deletion
+from kpy.exporter.load import Loader, LoadExporter
 from kpy.exporter.oci import OciArchiveExporter, OciLayoutExporter
 from kpy.exporter.push import PushExporter, Sign, Target
 from kpy.oci.content import Repository
@@ -43,14 +44,17 @@ class Exports:
         self._cancel = cancel
         self._tags = tuple(Reference.parse(tag) for tag in options.tags)
         self._key: PrivateKey | None = None
+        self._loader: Loader | None = None
 
     def check(self) -> None:
         """Raise UsageError or SignatureError for what would fail after the build anyway."""
         for output in self._options.outputs:
             if output.pushes and not self._names(output):
                 raise UsageError("--push needs a name", hint="add -t REGISTRY/NAME:TAG")
-            if output.dest != "-" and output.type in ("oci", "docker", "tar"):
+            if output.dest not in ("", "-") and output.type in ("oci", "docker", "tar"):
                 self._check_parent(output.dest)
+            if output.loads:
+                self._loader = Loader.find(self._environment.variables)
             if output.type in ("local", "tar") and self._options.iidfile:
                 raise UsageError(f"--output type={output.type} makes no image, whose id --iidfile could hold")
             if output.attrs.get("mode") == "delete":
@@ -63,6 +67,12 @@ class Exports:
                 raise UsageError("--sign-key signs what is pushed", hint="add --push")
             path = Path(self._environment.directory) / self._options.sign_key
             self._key = PrivateKey.load(path, lambda: passphrase(self._environment))
+
+    def check_platforms(self, count: int) -> None:
+        """Raise UsageError for an output that cannot hold so many."""
+        for output in self._options.outputs:
+            if count > 1 and output.type == "docker":
+                raise UsageError(f"the docker archive format holds one platform, not {count}", hint="build one platform, or use type=oci")
 
     def _check_parent(self, name: str) -> None:
         parent = os.path.dirname(os.path.join(self._environment.directory, name)) or "/"
@@ -131,6 +141,8 @@ class Exports:
                 by_digest=output.attrs.get("push-by-digest") == "true",
                 cancel=self._cancel,
             )
+        if output.loads and self._loader is not None:
+            return LoadExporter(self._loader, names, self._report)
         if output.dest in ("", "-"):
             if output.type == "docker":
                 return DockerArchiveExporter(self._environment.stdout, names, self._report)

@@ -45,7 +45,7 @@ class Annotation:
 
 @dataclass(frozen=True, slots=True)
 class OutputSpec:
-    """One `--output`. `dest` is a path relative to the working directory, `-` is standard output.
+    """One `--output`. `dest` is a path relative to the working directory, `-` is standard output; `docker` without one is loaded.
 
     `image` goes to the store, and to the registry with `push=true`; `attrs` are the exporter's own settings, all
     of them known to it.
@@ -59,6 +59,11 @@ class OutputSpec:
     def pushes(self) -> bool:
         """Does it send the image to a registry?"""
         return self.type == "image" and self.attrs.get("push") == "true"
+
+    @property
+    def loads(self) -> bool:
+        """Does it load the image into docker or podman?"""
+        return self.type == "docker" and not self.dest
 
 
 @dataclass(frozen=True, slots=True)

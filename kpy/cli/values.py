@@ -102,7 +102,7 @@ def _typed_output(kind: str, dest: str, attrs: dict[str, str]) -> OutputSpec:
             raise UsageError(f"--output type={kind} does not support {key}={attrs[key]}")
     if kind in ("image", "cacheonly") and dest:
         raise UsageError(f"--output type={kind} does not support 'dest'")
-    if kind in ("local", "oci", "docker", "tar") and not dest:
+    if kind in ("local", "oci", "tar") and not dest:
         raise UsageError(
             f"--output type={kind} needs dest",
             hint=f"for example type={kind},dest=" + ("out" if kind == "local" else "image.tar"),
@@ -120,14 +120,16 @@ def _known(kind: str, dest: str, attrs: Mapping[str, str]) -> OutputSpec:
             raise UsageError(f"--output type={kind} is not supported")
 
 
-def outputs(texts: Sequence[str], *, push: bool) -> tuple[OutputSpec, ...]:
-    """All outputs; `--push` makes image outputs push, or adds one (buildx does the same)."""
+def outputs(texts: Sequence[str], *, push: bool, load: bool = False) -> tuple[OutputSpec, ...]:
+    """All outputs; `--push` makes image outputs push, or adds one (buildx does the same), `--load` adds one."""
     specs = [output(text) for text in texts if text]
     if push:
         images = [spec for spec in specs if spec.type == "image"]
         pushed = [OutputSpec("image", "", {**spec.attrs, "push": "true"}) for spec in images]
         specs = [spec for spec in specs if spec.type != "image"]
         specs += pushed or [OutputSpec("image", "", {"push": "true"})]
+    if load and not any(spec.loads for spec in specs):
+        specs.append(OutputSpec("docker"))
     if sum(spec.dest == "-" for spec in specs) > 1:
         raise UsageError("only one --output can go to standard output")
     return tuple(specs)

@@ -97,6 +97,7 @@ def test_flags(make_terminal: MakeTerminal, argv: list[str], field: str, value: 
     [
         ("type=oci,dest=a.tar", OutputSpec("oci", "a.tar")),
         ("type=docker,dest=-", OutputSpec("docker", "-")),
+        ("type=docker", OutputSpec("docker")),
         ("type=tar,dest=-", OutputSpec("tar", "-")),
         ("out", OutputSpec("local", "out")),
         ("-", OutputSpec("tar", "-")),
@@ -122,7 +123,6 @@ def test_outputs(text: str, spec: OutputSpec) -> None:
         ("type=nydus,dest=x", "--output type=nydus is not supported"),
         ("dest=x", "type is required"),
         ("type=oci", "--output type=oci needs dest"),
-        ("type=docker", "--output type=docker needs dest"),
         ("type=local,dest=-", "cannot go to standard output"),
         ("type=oci,dest=x,foo=1", "--output type=oci does not support 'foo'"),
         ("type=oci,dest", "invalid field 'dest' of --output: it must be key=value"),
@@ -224,17 +224,13 @@ def test_bad_secrets(terminal: Terminal, tmp_path: Path, text: str, message: str
             ([flag, "x", "."], f"{flag} is not supported yet")
             for flag in ("--cache-from", "--cache-to", "--provenance", "--sbom", "--attest", "--cgroup-parent", "--builder")
         ),
-        *(([flag, "."], f"{flag} is not supported yet") for flag in ("--load", "--compress")),
+        *(([flag, "."], f"{flag} is not supported yet") for flag in ("--compress",)),
     ],
 )  # fmt: skip
 def test_refusals_name_what_is_wrong(terminal: Terminal, argv: list[str], message: str) -> None:
     error = refusal(terminal, *argv)
     assert message in error.message
     assert error.exit_code == 2
-
-
-def test_load_says_how_to_get_there(terminal: Terminal) -> None:
-    assert "docker load" in refusal(terminal, "--load", ".").hint
 
 
 def test_terminals_are_not_read_or_filled(make_terminal: MakeTerminal) -> None:

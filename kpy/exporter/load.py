@@ -1,0 +1,109 @@
+"""`--load`, `type=docker` without a file: into the engine of the docker or podman of this machine (FEATURES 3.1).
+
+By their own programs, which know where the engine is (contexts, ssh, TLS), and take the archive on standard input.
+"""
+
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import BinaryIO, cast
+
+from kpy.errors import StoreError, UsageError
+from kpy.events import Reporter, silent
+from kpy.exporter.base import Artifact, ExportResult
+from kpy.exporter.docker import DockerArchiveExporter
+from kpy.oci.reference import Reference
+
+_PATIENCE = 30  # seconds for an engine to say that it is there
+_SAID = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Loader:
+    """A program that loads archives, found and asked whether it can. `name` is docker or podman."""
+
+    name: str
+    path: str
+    variables: Mapping[str, str] = field(repr=False)
+
+    @staticmethod
+    def find(variables: Mapping[str, str]) -> "Loader":
+        """docker's, or else podman's. Raises UsageError if there is neither, or the engine does not answer."""
+        for name in ("docker", "podman"):
+            path = shutil.which(name, path=variables.get("PATH", ""))
+            if path is not None:
+                found = Loader(name, path, variables)
+                found.check()
+                return found
+        raise UsageError(
+            "--load needs docker or podman, and neither is on PATH", hint="use -o type=docker,dest=image.tar, and load that where it is wanted"
+        )
+
+    def check(self) -> None:
+        """Raise UsageError if its engine does not answer."""
+        argv = [self.path, "version", "--format", "{{.Server.Version}}"] if self.name == "docker" else [self.path, "version"]
+        try:
+            done = subprocess.run(
+                argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=_PATIENCE, check=False, env=dict(self.variables)
+            )
+            said = "" if done.returncode == 0 else _last(done.stderr) or f"exit code {done.returncode}"
+        except subprocess.TimeoutExpired:
+            said = f"no answer within {_PATIENCE} seconds"
+        except OSError as error:
+            said = error.strerror or str(error)
+        if said:
+            raise UsageError(f"--load: {self.name} cannot be used: {said}", hint="use -o type=docker,dest=image.tar")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadExporter:
+    """Streams the archive to the engine. What it had under the names stays if that fails."""
+
+    loader: Loader
+    names: tuple[Reference, ...] = ()
+    report: Reporter = field(default=silent)
+
+    def export(self, artifact: Artifact, /) -> ExportResult:
+        """Load it. Raises StoreError with what the engine says."""
+        name = self.loader.name
+        try:
+            program = subprocess.Popen(
+                [self.loader.path, "load"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                env=dict(self.loader.variables),
+            )  # fmt: skip
+        except OSError as error:
+            raise StoreError(f"cannot start {name}: {error.strerror or error}") from error
+        with program:
+            stdin, stderr = cast(BinaryIO, program.stdin), cast(BinaryIO, program.stderr)
+            broken: StoreError | None = None
+            try:
+                try:
+                    result = DockerArchiveExporter(stdin, self.names, self.report).export(artifact)
+                    stdin.close()
+                except StoreError as error:  # its end was closed: it says why
+                    broken = error
+                    _close(stdin)
+                said = stderr.read(_SAID)
+                code = program.wait()
+            except BaseException:
+                program.kill()
+                _close(stdin)
+                raise
+        if broken is not None and not said and not code:
+            raise broken
+        if code or broken is not None:
+            raise StoreError(f"{name} load failed: {_last(said) or f'exit code {code}'}")
+        return result
+
+
+def _close(stream: BinaryIO) -> None:
+    try:
+        stream.close()
+    except OSError:
+        pass  # what was left to write; nobody reads it
+
+
+def _last(text: bytes) -> str:
+    lines = [line.strip() for line in text.decode("utf-8", "replace").splitlines() if line.strip()]
+    return "".join(char if char.isprintable() else "?" for char in lines[-1])[:500] if lines else ""
