@@ -4,11 +4,12 @@ Nothing is read before it is asked for (C33): children are listed a directory at
 Nothing is remembered of files: what a file is on disk goes with its entry.
 """
 
+import io
 import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from kpy.dockerfile.dockerignore import Ignore, State
 from kpy.errors import ContextError
@@ -173,16 +174,38 @@ class DirectoryContext:
         yield self.open
 
     def open(self, entry: Entry, /) -> BinaryIO:
-        """The content of a file. Raises ContextError when it is not there or not readable any more."""
+        """The content of a file. Raises ContextError when it is not there or not readable any more. What it gives raises
+        that, too, at the end of a `with`, if the file is not as it was when it was listed."""
         place = self._path(entry.path)
         try:
             if not entry.stat and stat.S_ISSOCK(os.lstat(place).st_mode):
                 return open(os.devnull, "rb")
             # O_NONBLOCK: what has become a fifo since must not wait for its writer
             number = os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-            return os.fdopen(number, "rb", buffering=0)
+            stream = _Listed(number, "rb")
+            stream.entry = entry
+            return cast("BinaryIO", stream)
         except OSError as error:
             raise ContextError(f"cannot read {entry.path} in the build context: {fs.reason(error)}", hint=_hint(error)) from error
+
+
+class _Listed(io.FileIO):
+    """A file that has to be still what it was when it was listed: its digest, which is in cache keys, may be of then."""
+
+    __slots__ = ("entry",)
+    entry: Entry
+
+    def __exit__(self, kind: object, error: object, trace: object, /) -> None:
+        try:
+            if kind is None and self.entry.stat:
+                found = os.fstat(self.fileno())
+                if (found.st_size, found.st_mtime_ns) != self.entry.stat[2:4]:  # inodes of some FUSE file systems change by themselves
+                    raise ContextError(
+                        f"{self.entry.path} in the build context changed during the build",
+                        hint="run the build again when nothing writes to the file",
+                    )
+        finally:
+            self.close()
 
 
 def _hint(error: OSError) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -172,7 +173,7 @@ def test_what_has_become_a_fifo_is_not_waited_for(root: Path) -> None:
     assert entry is not None
     (root / "a.txt").unlink()
     os.mkfifo(root / "a.txt")
-    with context.open(entry) as stream:
+    with pytest.raises(ContextError, match="changed during the build"), context.open(entry) as stream:
         assert stream.read() == b""
 
 
@@ -273,3 +274,51 @@ def test_an_excluded_directory_that_nobody_may_read_is_no_error_without_exceptio
 
 
 _scan = os.scandir
+
+
+def _rewritten(path: Path) -> None:
+    path.write_bytes(b"two")
+
+
+def _replaced(path: Path) -> None:
+    path.with_name("new").write_bytes(b"two")
+    os.rename(path.with_name("new"), path)
+
+
+@pytest.mark.parametrize("change", [_rewritten, _replaced])
+def test_c33_a_file_that_changes_after_it_was_listed_is_an_error(tmp_path: Path, change: Callable[[Path], None]) -> None:
+    """Its digest may be in a key already: the layer would have another content."""
+    (tmp_path / "f").write_bytes(b"one")
+    os.utime(tmp_path / "f", ns=(5, 5))
+    context = DirectoryContext(str(tmp_path))
+    entry = context.lookup("f")
+    assert entry is not None
+    with context.open(entry) as stream:
+        assert stream.read() == b"one"
+
+    change(tmp_path / "f")
+
+    with pytest.raises(ContextError, match="f in the build context changed during the build"), context.open(entry) as stream:
+        stream.read()
+
+
+def test_c33_a_file_that_changes_while_it_is_read_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"one" * 1000)
+    os.utime(tmp_path / "f", ns=(5, 5))
+    context = DirectoryContext(str(tmp_path))
+    entry = context.lookup("f")
+    assert entry is not None
+    with pytest.raises(ContextError, match="changed during the build"), context.open(entry) as stream:
+        stream.read(3)
+        (tmp_path / "f").write_bytes(b"two" * 1000)
+        stream.read()
+
+
+def test_an_error_of_who_reads_is_not_hidden(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"one")
+    context = DirectoryContext(str(tmp_path))
+    entry = context.lookup("f")
+    assert entry is not None
+    with pytest.raises(ZeroDivisionError), context.open(entry):
+        (tmp_path / "f").write_bytes(b"other")
+        raise ZeroDivisionError
