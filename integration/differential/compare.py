@@ -1,7 +1,7 @@
 """Build cases in the form of the conformance suite with BuildKit and with kpy, and compare the images: files, owners, modes,
-times, layers, configuration, and the texts of the history, which the suite leaves alone.
+times, layers, configuration, and the texts of the history, which the suite leaves alone; where both fail, the lines they name.
 
-For each case that differs: its name and what differs. Where both fail there is nothing to compare; --errors shows both texts.
+For each case that differs: its name and what differs. --errors shows the texts where both fail.
 """
 
 import argparse
@@ -73,8 +73,12 @@ class Comparison:
             made[name] = work, outcome, started
         (work, theirs, started), (our_work, ours, _) = made.values()
         said = f"\n      BuildKit: {_end(theirs.output)}\n      kpy:      {_end(ours.output)}"
-        if theirs.status or ours.status:
-            return bool(theirs.status) == bool(ours.status), [("both fail" if theirs.status and ours.status else "one fails", said)]
+        if not (theirs.status and ours.status) and (theirs.status or ours.status):
+            return False, [("one fails", said)]
+        if theirs.status:
+            lines = [re.search(r"^\S*Dockerfile:(\d+)", outcome.output, re.MULTILINE) for outcome in (theirs, ours)]
+            found, got = (match and match[1] for match in lines)
+            return found is None or found == got, [("both fail", f"at lines {found} and {got}{said}")]
         image, our_image = images.load(theirs.image, case.platform), images.load(ours.image, case.platform)
         base = self.bases.find_base(image.diff_ids)
         tree, layers = self.bases.tree(base)

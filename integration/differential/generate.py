@@ -223,7 +223,7 @@ def files(case: Case) -> str:
         one, two = case.one(*paths), case.one(*paths)
         return case.one(
             f"mkdir -p {one}", f"rm -rf {one}", f"echo {case.draw.randint(0, 9)} > {one}", f"ln -s {two} {one}", f"ln {two} {one}", f"mv {two} {one}",
-            f"chmod {case.one('700', '4755', '1777', '644')} {one}", f"chown {case.one('5:6', '0:0', '1000')} {one}", f"mkfifo {one}", f"cp -a {two} {one}",
+            f"chmod {case.one('700', '4755', '1777', '644')} {one}", f"chown {case.one('5:6', '0:0', '1000')} {one}", f"mkfifo {one}.p", f"cp -a {two} {one}",
             f"touch -d '2003-03-03 03:03:0{case.draw.randint(0, 9)}' {one}", f"touch {one}", f"chmod g+s {one}", f"rm -rf {one} && mkdir {one}", f"echo x >> {one}",
             f"ln -sfn {two} {one}", f"mv {two} {one}.n && mv {one}.n {two}", f"truncate -s 100000 {one}", f"cp {two} {one}.c && mv {one}.c {two}",
         )  # fmt: skip
