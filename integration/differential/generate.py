@@ -305,6 +305,32 @@ def runs(case: Case) -> str:
     return text
 
 
+def scopes(case: Case) -> str:
+    """ARG and ENV of the same few names, before and in stages that stand on each other."""
+    names, text = ("A", "B", "C"), ""
+
+    def declared() -> str:
+        name = case.one(*names)
+        value = case.one("", f"={case.one('x', 'y', '')}", f"=${case.one(*names)}", f"=${{{case.one(*names)}:-d}}", f"=${case.one(*names)}-{case.one(*names)}")
+        return case.one(f"ARG {name}{value}\n", f"ARG {name}{value}\n", f"ENV {name}{value or '=e'}\n")
+
+    def shown() -> str:
+        values = " ".join(f"{name}=${name}" for name in names)
+        return case.one(f'RUN echo "{values}" >> /shown\n', f'LABEL l{case.draw.randint(0, 9)}="{values}"\n', "RUN env | grep ^[ABC]= | sort >> /shown; true\n")
+
+    for _ in range(case.draw.randint(0, 3)):
+        text += declared().replace("ENV", "ARG")
+    stages = case.draw.randint(1, 4)
+    for number in range(stages):
+        start = case.one("base/busybox:1", *(f"s{other}" for other in range(number)))
+        text += f"FROM {start} AS s{number}\n"
+        for _ in range(case.draw.randint(1, 6)):
+            text += case.one(declared, declared, shown)()
+        text += shown() + case.one("", "", f"ONBUILD {declared()}", f"ONBUILD {shown()}")
+    case.arguments = {name: case.one("b", "", "c") for name in names if case.chance(0.25)}
+    return text
+
+
 def instructions(case: Case) -> str:
     """Lines of every kind, also wrong ones."""
     head = case.one("", "", "", "# escape=`\n", "\ufeff", "# check=skip=all\n", "#escape=\\\n", "# foo=bar\n", "\n\n")
@@ -349,7 +375,7 @@ def _line(case: Case) -> str:
 
 
 KINDS: dict[str, Callable[[Case], str]] = {
-    function.__name__: function for function in (copies, links, ignores, expansions, files, archives, triggers, runs, instructions)
+    function.__name__: function for function in (copies, links, ignores, expansions, files, archives, triggers, runs, scopes, instructions)
 }
 
 

@@ -203,7 +203,7 @@ class _Planner:
             stage=stage,
             platform=parent.platform,
             step=parent.step,
-            scope=parent.scope.child(),
+            scope=parent.scope.child(initial_env(parent.runtime)),
             runtime=parent.runtime,
             base=parent.base,
             history=list(parent.history),

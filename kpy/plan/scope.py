@@ -72,9 +72,10 @@ class Scope:
     env: dict[str, str] = field(default_factory=dict)
     args: list[KeyValue] = field(default_factory=list)
 
-    def child(self) -> "Scope":
-        """The scope of a stage that is built FROM this one (A03)."""
-        return Scope(dict(self.env), list(self.args))
+    def child(self, image: Mapping[str, str]) -> "Scope":
+        """The scope of a stage that is built FROM this one (A03): what its image's ENV says is stronger there than an ARG
+        that came later."""
+        return Scope({**self.env, **image}, list(self.args))
 
     def declare(self, item: KeyValue, outer: Globals, span: Span, escape: str) -> KeyValue:
         """ARG: --build-arg, else the default, else the global value of that name, else not set (A01, A07)."""

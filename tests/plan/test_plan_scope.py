@@ -85,6 +85,14 @@ def test_a07_without_a_value_it_is_not_set() -> None:
     assert env("FROM base\nARG a=\nRUN x") == {"a": ""}
 
 
+def test_a04_in_the_next_stage_the_image_s_env_is_stronger_than_an_arg() -> None:
+    """The later ARG wins in its own stage alone: the image of it, which the next one starts from, has ENV only."""
+    (here, there) = runs("FROM base AS one\nENV a=env\nARG a=arg\nRUN x\nFROM one\nRUN y")
+    assert env_of(here)["a"] == "arg"
+    assert env_of(there)["a"] == "env"
+    assert histories("FROM base AS one\nENV a=env\nARG a=arg\nFROM one\nRUN y")[-1] == "RUN |1 a=env /bin/sh -c y # buildkit"
+
+
 def test_a08_proxies_are_given_but_in_no_history() -> None:
     (run,) = runs("FROM base\nRUN x", build_args={"HTTP_PROXY": "http://p"})
     assert run.proxies == ("HTTP_PROXY=http://p", "http_proxy=http://p")
