@@ -76,24 +76,30 @@ class LoadExporter:
             raise StoreError(f"cannot start {name}: {error.strerror or error}") from error
         with program:
             stdin, stderr = cast(BinaryIO, program.stdin), cast(BinaryIO, program.stderr)
-            broken: StoreError | None = None
             try:
-                try:
-                    result = DockerArchiveExporter(stdin, self.names, self.report).export(artifact)
-                    stdin.close()
-                except StoreError as error:  # its end was closed: it says why
-                    broken = error
-                    _close(stdin)
+                result = self._send(artifact, stdin)
                 said = stderr.read(_SAID)
                 code = program.wait()
             except BaseException:
                 program.kill()
                 _close(stdin)
                 raise
-        if broken is not None and not said and not code:
-            raise broken
-        if code or broken is not None:
+        if code or result is None:
             raise StoreError(f"{name} load failed: {_last(said) or f'exit code {code}'}")
+        return result
+
+    def _send(self, artifact: Artifact, stdin: BinaryIO) -> ExportResult | None:
+        """None if the program closed its end: it says why."""
+        try:
+            result = DockerArchiveExporter(stdin, self.names, self.report).export(artifact)
+            stdin.close()
+        except StoreError as error:
+            if not isinstance(error.__cause__, BrokenPipeError):
+                raise
+            _close(stdin)
+            return None
+        except BrokenPipeError:
+            return None
         return result
 
 
