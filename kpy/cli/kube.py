@@ -46,6 +46,7 @@ _ELSEWHERE = {
     "iidfile": "the digest is in the log of the pod",
     "metadata-file": "the digest is in the log of the pod",
     "output": "--push is what a Job is for",
+    "load": "--push is what a Job is for: there is no engine in the pod",
     "progress": "the log of a pod is plain",
     "quiet": "the log of a pod is plain",
     "check": "run it here: kpy build --check",

@@ -166,6 +166,7 @@ def test_a_name_of_its_own(terminal: Terminal) -> None:
         ([*PLAIN, "./src"], "a Job cannot see './src'"),
         ([*PLAIN, "pvc://"], "names no claim"),
         ([*PLAIN, "--secret=id=a,src=b", "-"], "--secret is not for a Job"),
+        ([*PLAIN, "--load", "-"], "--load is not for a Job"),
         ([*PLAIN, "--secret-from=a", "-"], "invalid --secret-from 'a'"),
         ([*PLAIN, "--secret-from=a=B/c", "-"], "invalid --secret-from 'B/c'"),
         ([*PLAIN, "--name=A", "-"], "invalid job name 'A'"),
