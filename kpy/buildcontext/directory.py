@@ -197,7 +197,7 @@ class _Listed(io.FileIO):
 
     def __exit__(self, kind: object, error: object, trace: object, /) -> None:
         try:
-            if kind is None and self.entry.stat:
+            if kind is None and self.entry.stat and not self.closed:
                 found = os.fstat(self.fileno())
                 if (found.st_size, found.st_mtime_ns) != self.entry.stat[2:4]:  # inodes of some FUSE file systems change by themselves
                     raise ContextError(

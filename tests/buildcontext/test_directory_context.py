@@ -1,5 +1,6 @@
 """A directory as a context, with .dockerignore (C07, C14-C16, C30, C33, G01-G08), on real directories."""
 
+import io
 import os
 import socket
 from collections.abc import Callable
@@ -322,3 +323,14 @@ def test_an_error_of_who_reads_is_not_hidden(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), context.open(entry):
         (tmp_path / "f").write_bytes(b"other")
         raise ZeroDivisionError
+
+
+def test_who_reads_may_close_it_before_its_end(tmp_path: Path) -> None:
+    """As a reader of archives does, which looks at the beginning."""
+    (tmp_path / "f").write_bytes(b"one")
+    context = DirectoryContext(str(tmp_path))
+    entry = context.lookup("f")
+    assert entry is not None
+    with context.open(entry) as stream, io.BufferedReader(stream) as reader:  # type: ignore[arg-type]
+        assert reader.read(1) == b"o"
+    assert stream.closed
