@@ -100,8 +100,14 @@ def differing(one: dict[str, str], another: dict[str, str]) -> list[str]:
     return sorted(name for name in one.keys() | another.keys() if one.get(name) != another.get(name))
 
 
+def assert_same(one: dict[str, str], kept: Path, another: dict[str, str], also_kept: Path) -> None:
+    """What differs now and then is seen once: so show it whole."""
+    odd = differing(one, another)
+    assert not odd, "\n\n".join(line for name in odd for line in (*entries(kept / name), "-", *entries(also_kept / name)))
+
+
 def entries(case: Path) -> list[str]:
-    """What is in the last layer of a case's image, to see what differs."""
+    """The manifest and configuration of a case's image, and what is in its last two layers, to see what differs."""
     with tarfile.open(case / "result" / "image.tar") as tar:
 
         def blob(digest: str) -> bytes:
@@ -112,9 +118,12 @@ def entries(case: Path) -> list[str]:
         index = tar.extractfile("index.json")
         assert index is not None
         manifest = json.loads(blob(json.loads(index.read())["manifests"][0]["digest"]))
-        created = json.loads(blob(manifest["config"]["digest"]))["created"]
-        with tarfile.open(fileobj=io.BytesIO(gzip.decompress(blob(manifest["layers"][-1]["digest"])))) as layer:
-            return [case.name, created, *(f"{m.name} {m.mode:o} {m.uid} {m.size} {m.mtime} {m.linkname}" for m in layer)]
+        found = [case.name, json.dumps(manifest), blob(manifest["config"]["digest"]).decode()]
+        for item in manifest["layers"][-2:]:
+            data = blob(item["digest"])
+            with tarfile.open(fileobj=io.BytesIO(gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data)) as layer:
+                found += [item["digest"], *(f"{m.name} {m.mode:o} {m.uid} {m.size} {m.mtime} {m.linkname} {m.pax_headers}" for m in layer)]
+        return found
 
 
 def place(area: Path, name: str, user: User) -> Path:
@@ -139,7 +148,7 @@ if SUITE.is_dir() or os.environ.get("CI") == "true":
         home = place(area, "second/with/a longer path", dev)
         some = sorted(first)[::2]
         again = images(suite, Kpy(program, dev, home), home / "kept", registry.host, only=some)
-        assert differing({name: first[name] for name in some}, again) == []
+        assert_same({name: first[name] for name in some}, area / "determinism" / "first" / "kept", again, home / "kept")
 
     def test_another_user(
         suite: Path, program: str, other: User, registry: servers.Registry, area: Path, first: dict[str, str]
@@ -148,7 +157,7 @@ if SUITE.is_dir() or os.environ.get("CI") == "true":
         home = place(area, "third", other)
         some = sorted(first)[1::2]
         again = images(suite, Kpy(program, other, home), home / "kept", registry.host, only=some)
-        assert differing({name: first[name] for name in some}, again) == []
+        assert_same({name: first[name] for name in some}, area / "determinism" / "first" / "kept", again, home / "kept")
 
     def test_in_a_container(
         suite: Path, docker: servers.Docker, registry: servers.Registry, area: Path, first: dict[str, str]
@@ -173,8 +182,9 @@ if SUITE.is_dir() or os.environ.get("CI") == "true":
     ) -> None:
         """With RUN, when the times that commands leave are rewritten (A16): every third case, for time's sake."""
         some = list(cases(suite, with_run=True))[::3]
-        results = []
+        results, kept = [], []
         for user, name in ((dev, "fifth"), (other, "sixth/below")):
             home = place(area, name, user)
             results.append(images(suite, Kpy(program, user, home), home / "kept", registry.host, with_run=True, only=some))
-        assert differing(*results) == []
+            kept.append(home / "kept")
+        assert_same(results[0], kept[0], results[1], kept[1])
