@@ -13,7 +13,7 @@ from kpy.errors import UsageError
 from kpy.events import Reporter, step
 from kpy.exporter.base import Artifact, Exporter, ExportResult, all_blobs, all_manifests
 from kpy.exporter.convert import to_docker
-from kpy.exporter.docker import DockerArchiveExporter
+from kpy.exporter.docker import DockerArchiveExporter, check_platforms
 from kpy.exporter.files import Files, Form, LocalExporter, TarExporter, check_deletion
 from kpy.exporter.load import Loader, LoadExporter
 from kpy.exporter.oci import OciArchiveExporter, OciLayoutExporter
@@ -70,9 +70,8 @@ class Exports:
 
     def check_platforms(self, count: int) -> None:
         """Raise UsageError for an output that cannot hold so many."""
-        for output in self._options.outputs:
-            if count > 1 and output.type == "docker":
-                raise UsageError(f"the docker archive format holds one platform, not {count}", hint="build one platform, or use type=oci")
+        if any(output.type == "docker" for output in self._options.outputs):
+            check_platforms(count)
 
     def _check_parent(self, name: str) -> None:
         parent = os.path.dirname(os.path.join(self._environment.directory, name)) or "/"

@@ -28,11 +28,7 @@ class DockerArchiveExporter:
 
     def export(self, artifact: Artifact, /) -> ExportResult:
         """Write the archive. The format holds one platform and no attestations."""
-        if len(artifact.images) != 1:
-            raise UsageError(
-                f"the docker archive format holds one platform, not {len(artifact.images)}",
-                hint="build one platform, or use type=oci",
-            )
+        check_platforms(len(artifact.images))
         image = artifact.images[0]
         alone = Artifact((image,), annotations=artifact.annotations)
         members = layout_members(alone, self.names)
@@ -41,6 +37,12 @@ class DockerArchiveExporter:
             write_tar(members, stream)
         paths = (self.dest,) if isinstance(self.dest, Path) else ()
         return ExportResult(alone.descriptor, tuple(str(name) for name in self.names), paths)
+
+
+def check_platforms(count: int) -> None:
+    """Raise UsageError if it is more than the format holds."""
+    if count != 1:
+        raise UsageError(f"the docker archive format holds one platform, not {count}", hint="build one platform, or use type=oci")
 
 
 def docker_manifest(image: Image, names: tuple[Reference, ...]) -> bytes:

@@ -209,7 +209,7 @@ class Dispatcher:
             stage=state.stage.label,
             span=item.span,
         )
-        state.note(f"WORKDIR {written}", layer=True)
+        state.note(f"WORKDIR {written}", layer=True, marked=False)
 
     def _expose(self, item: ins.Expose) -> None:
         words = [word for port in sorted(item.ports) for word in self.expand_words(port, item.span)]  # as BuildKit sorts

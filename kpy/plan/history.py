@@ -9,10 +9,9 @@ from kpy.oci.config import Healthcheck, History
 COMMENT = "buildkit.dockerfile.v0"
 
 
-def entry(text: str, *, layer: bool) -> History:
-    """One entry; the time comes later. BuildKit marks its layers in the text, but for those of WORKDIR."""
-    mark = " # buildkit" if layer and not text.startswith("WORKDIR ") else ""
-    return History(created_by=text + mark, comment=COMMENT, empty_layer=not layer)
+def entry(text: str, *, layer: bool, marked: bool) -> History:
+    """One entry; the time comes later. BuildKit marks layers in the text, but for those of WORKDIR."""
+    return History(created_by=text + (" # buildkit" if marked else ""), comment=COMMENT, empty_layer=not layer)
 
 
 _ESCAPES = {"\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r", "\a": "\\a", "\b": "\\b", "\f": "\\f", "\v": "\\v"}

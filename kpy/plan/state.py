@@ -26,9 +26,9 @@ class StageState:
     position: int = 1
     total: int = 1
 
-    def note(self, text: str, *, layer: bool = False) -> None:
-        """Add to the history."""
-        self.history.append(entry(text, layer=layer))
+    def note(self, text: str, *, layer: bool = False, marked: bool | None = None) -> None:
+        """Add to the history; layers are marked, unless `marked` says otherwise."""
+        self.history.append(entry(text, layer=layer, marked=layer if marked is None else marked))
 
     def next_name(self, text: str, *, alone: bool) -> str:
         """`[stage 2/5] TEXT` for the next step that touches files."""
