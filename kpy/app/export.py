@@ -123,7 +123,7 @@ class Exports:
 
     def _files(self, output: OutputSpec, files: Files, epoch: int | None) -> Exporter:
         split = output.attrs.get("platform-split")
-        form = Form(files, None if split is None else split == "true", epoch)
+        form = Form(files, None if split is None else split == "true", epoch, self._cancel)
         dest = Path(self._environment.directory) / output.dest
         if output.type == "local":
             return LocalExporter(dest, form, output.attrs.get("mode") == "delete", self._report)

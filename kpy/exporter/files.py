@@ -22,6 +22,7 @@ from kpy.layer.write import stream_tar
 from kpy.oci.image import Image
 from kpy.solver.lookup import walk
 from kpy.util import fs, paths
+from kpy.util.cancel import Cancel
 
 Files: TypeAlias = Callable[[Image], FileSource]
 SECOND = 1_000_000_000
@@ -30,11 +31,13 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """How the files are written. `split` None: a directory for each platform if there are several. `epoch` in seconds."""
+    """How the files are written. `split` None: a directory for each platform if there are several. `epoch` in seconds.
+    Between files `cancel` ends it."""
 
     files: Files
     split: bool | None = None
     epoch: int | None = None
+    cancel: Cancel | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,16 +120,19 @@ def _write(stream: BinaryIO, data: bytes) -> None:
 def _items(artifact: Artifact, form: Form) -> Iterator[LayerItem]:
     several = len(artifact.images) > 1
     split = several if form.split is None else form.split
-    owner: dict[str, str] = {}  # which platform a path is of, where they share a place
+    known: dict[str, tuple[str, Kind]] = {}  # which platform a path is of, and what it is there, where they share a place
     for image in artifact.images:
         platform = str(image.config.platform)
         top = platform.replace("/", "_") if split else ""
         if top:
             yield LayerItem(Entry(top, Kind.DIR, 0o755, mtime=(form.epoch or 0) * SECOND))
         for item in _files_of(form.files(image), top, form.epoch):
-            if several and not split and item.entry.kind is not Kind.DIR:
-                other = owner.setdefault(item.entry.path, platform)
-                if other != platform:
+            if form.cancel is not None:
+                form.cancel.check()
+            if several and not split:
+                kind = item.entry.kind
+                other, there = known.setdefault(item.entry.path, (platform, kind))
+                if other != platform and (kind, there) != (Kind.DIR, Kind.DIR):
                     raise ContentError(
                         f"cannot write {item.entry.path} of {platform}: that of {other} has its place", hint="leave out platform-split=false"
                     )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from kpy.errors import ContentError, StoreError, UsageError
+from kpy.errors import ContentError, InterruptedBuildError, StoreError, UsageError
 from kpy.exporter.base import Artifact, Exporter
 from kpy.exporter.files import Form, LocalExporter, TarExporter, check_deletion
 from kpy.layer.index import scan_layer
@@ -20,6 +20,7 @@ from kpy.layer.treesource import TreeSource
 from kpy.oci.image import Image
 from kpy.oci.manifest import build_index
 from kpy.util import fs
+from kpy.util.cancel import Cancel
 from tests.exporter.exporting import make_image
 from tests.fakes import MemoryRepository, RecordingReporter
 
@@ -117,6 +118,21 @@ def test_platforms_have_directories_of_their_own(make: Callable[..., Made]) -> N
     assert [info.name for info in tar(make(), split=True)][:2] == ["linux_amd64", "linux_amd64/bin"]
     with pytest.raises(ContentError, match="cannot write f of linux/arm64: that of linux/amd64 has its place"):
         tar(both, split=False)
+
+
+def test_a_directory_of_one_platform_is_in_the_way_of_another_s_file(make: Callable[..., Made]) -> None:
+    for one, other in (("d", "f"), ("f", "d")):
+        both = make(("amd64", [layer(("x", one, {}))]), ("arm64", [layer(("x", other, {}))]))
+        with pytest.raises(ContentError, match="cannot write x of linux/arm64"):
+            tar(both, split=False)
+
+
+def test_it_can_be_interrupted(make: Callable[..., Made], tmp_path: Path) -> None:
+    with Cancel() as cancel:
+        cancel.set()
+        with pytest.raises(InterruptedBuildError):
+            local(make(), tmp_path / "out", cancel=cancel)
+    assert not (tmp_path / "out").exists()
 
 
 def test_platforms_share_a_place_where_they_do_not_meet(make: Callable[..., Made]) -> None:
