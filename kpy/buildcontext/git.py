@@ -125,7 +125,8 @@ class _Work:
 def _modules(git: Git, commit: str) -> dict[str, dict[str, str]]:
     """What .gitmodules says, by path. Only url, path and update are read; nothing in it is run."""
     try:
-        output = git("config", f"--blob={commit}:.gitmodules", "--null", "--list")
+        # An include of a blob may name any file of this machine (git-config(1), --includes).
+        output = git("config", "--no-includes", f"--blob={commit}:.gitmodules", "--null", "--list")
     except GitError:
         return {}  # there is none, or it is none: whoever needs it says so
     named: dict[str, dict[str, str]] = {}

@@ -154,6 +154,15 @@ def test_subdirectories_stay_inside(server, work, fetch) -> None:
             fetch(f"r.git#main:{subdir}")
 
 
+def test_a_subdirectory_that_is_a_link_stays_inside(server, work, fetch) -> None:
+    commit(work, {"real/a": "1", "inside": "-> real", "outside": "-> /etc", "up": "-> ..", "chain": "-> outside/ssl"})
+    publish(work, server.root, "r.git")
+    assert os.listdir(fetch("r.git#main:inside").root) == ["a"]
+    for name in ("outside", "up", "chain", "outside/ssl"):
+        with pytest.raises(ContextError, match="leads out of the repository"):
+            fetch(f"r.git#main:{name}")
+
+
 def test_c27_the_git_directory_is_the_same_each_time(server, work, fetch) -> None:
     commit(work, {"a": "1"})
     head = commit(work, {"a": "2", "d/b": "-> ../a"})
@@ -220,6 +229,23 @@ def test_hostile_submodules_reach_nothing_local(server, work, fetch, url, messag
     with pytest.raises(ContextError, match=message) as caught:
         fetch("r.git")
     assert caught.value.message.startswith(("submodule s of ", "submodule URL"))
+
+
+@pytest.mark.parametrize("kind", ["file", "fifo"])
+def test_a_gitmodules_file_includes_no_file_of_this_machine(server, work, fetch, tmp_path, kind) -> None:
+    """git reads the files that a configuration in a blob includes, by absolute paths; a fifo blocked it forever."""
+    included = tmp_path / "included"
+    if kind == "file":
+        included.write_text(f'[submodule "s"]\n\turl = {server.url}/s3cret.git\n')
+    else:
+        os.mkfifo(included)
+    commit(work, {"a": "1", ".gitmodules": f'[include]\n\tpath = {included}\n[submodule "s"]\n\tpath = s\n'})
+    git(work, "update-index", "--add", "--cacheinfo", f"160000,{'1' * 40},s")
+    git(work, "commit", "-q", "-m", "sub")
+    publish(work, server.root, "r.git")
+    with pytest.raises(ContextError, match="of which its .gitmodules says no URL") as caught:
+        fetch("r.git")
+    assert "s3cret" not in caught.value.message
 
 
 def test_a_submodule_that_contains_itself_ends(server, work, fetch) -> None:
