@@ -7,6 +7,7 @@ whole reference has its tag too, so that other tools find it; a tag belongs to t
 
 import json
 import os
+import stat as modes
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -213,7 +214,10 @@ class LayoutRepository:
 
     def _load(self) -> dict[str, Any]:
         try:
-            with open(self._index, "rb") as stream:
+            # A fifo in a layout that somebody gave us must not block.
+            with open(os.open(self._index, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as stream:
+                if not modes.S_ISREG(os.fstat(stream.fileno()).st_mode):
+                    raise ContentError(f"{self._index} is not a regular file")
                 raw = stream.read(_MAX_INDEX + 1)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise ContentError(f"{self.directory} is not an oci image layout: it has no index.json") from error

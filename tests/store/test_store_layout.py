@@ -281,3 +281,10 @@ def test_put_that_is_there_is_not_read(tmp_path: Path) -> None:
 def test_missing_blob_says_where_it_was_looked_for(tmp_path: Path) -> None:
     with pytest.raises(ImageNotFoundError, match=str(tmp_path)):
         LayoutRepository(tmp_path).open(Descriptor("x/y", Digest.of(b"x"), 1))
+
+
+def test_an_index_that_is_a_fifo_is_an_error_and_not_waited_for(tmp_path: Path) -> None:
+    """A layout may come from somebody else (--build-context NAME=oci-layout://PATH)."""
+    os.mkfifo(tmp_path / "index.json")
+    with pytest.raises(ContentError, match="is not a regular file"):
+        LayoutRepository(tmp_path).resolve("v1")
