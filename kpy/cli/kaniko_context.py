@@ -1,5 +1,5 @@
 """kaniko's `--context`, in kpy's words: a directory, standard input, or the URL of an archive or repository. Pure but for
-looking whether a file is there."""
+looking whether a file is there, and where a link leads."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -57,10 +57,10 @@ def read_context(text: str, sub_path: str, git: Git, variables: Mapping[str, str
     """The context that kaniko would use. Raises UsageError for what kpy cannot reach, ContextError for a missing tar."""
     scheme, separator, rest = text.partition("://")
     if not separator:
-        return Place(os.path.join(text or DEFAULT, sub_path) if sub_path else text or DEFAULT)
+        return Place(_below(text or DEFAULT, sub_path, directory))
     match scheme:
         case "dir":
-            return Place(os.path.join(rest, sub_path) if sub_path else rest)
+            return Place(_below(rest, sub_path, directory))
         case "tar":
             _whole(sub_path, text)
             if rest == "stdin":
@@ -79,6 +79,19 @@ def read_context(text: str, sub_path: str, git: Git, variables: Mapping[str, str
                 f"--context {_shown(text)}: {what} is not supported yet",
                 hint="use dir://, tar://, tar://stdin, git:// or https:// (a presigned URL of the bucket works)",
             )
+
+
+def _below(context: str, sub_path: str, directory: str) -> str:
+    """The directory of --context-sub-path, which no symlink may lead out of the context."""
+    if not sub_path:
+        return context
+    top = os.path.realpath(os.path.join(directory, context))
+    place = os.path.realpath(os.path.join(top, sub_path.lstrip("/")))
+    if not f"{place}/".startswith(f"{top.rstrip('/')}/"):
+        raise ContextError(
+            f"--context-sub-path {sub_path} leads out of the context {context}", hint="--context names a directory anywhere"
+        )
+    return os.path.join(context, sub_path.lstrip("/"))
 
 
 def _whole(sub_path: str, context: str) -> None:

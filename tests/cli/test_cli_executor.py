@@ -206,6 +206,21 @@ def test_the_program(capsys: pytest.CaptureFixture[str]) -> None:
     assert executor.main(["--nonsense"]) == 2
 
 
+@pytest.mark.parametrize("sub", ["out", "out/ssl", "../elsewhere", "inside/../../elsewhere", "chain"])
+def test_a_sub_path_stays_in_the_context(terminal: Terminal, tmp_path: Path, sub: str) -> None:
+    """The command line is fixed in a pipeline; the links in the context are of whoever wrote that."""
+    for name in ("context/real", "elsewhere"):
+        (tmp_path / name).mkdir(parents=True)
+    for name, link in (("inside", "real"), ("out", "/etc"), ("chain", "out")):
+        (tmp_path / "context" / name).symlink_to(link)
+    for form in ("dir://context", "context", f"dir://{tmp_path}/context"):
+        with pytest.raises(ContextError, match="leads out of the context"):
+            read(["-d", "a", f"--context={form}", f"--context-sub-path={sub}"], terminal)
+        for fine in ("inside", "real", "/real", "real/.."):
+            read(["-d", "a", f"--context={form}", f"--context-sub-path={fine}"], terminal)
+    assert read(["-d", "a", "--context=context", "--context-sub-path=/real"], terminal).options.context == "context/real"
+
+
 @pytest.mark.parametrize(
     "context", ["git://s3cret@g.example/a#b#c#d", "https://u:s3cret@h.example/c.tar", "ftp://u:s3cret@h.example/c.tar"]
 )
