@@ -30,11 +30,11 @@ def identify(place: int, name: bytes = b"") -> tuple[Key, int]:
     return key, seconds * 1_000_000_000 + nanoseconds if known else 0
 
 
-def recorded(ledger: Ledger, key: Key, path: bytes) -> Record | None:
-    """The record of the file at an absolute path whose key is known; None if it is of one that is gone, which is then
-    forgotten."""
+def recorded(ledger: Ledger, key: Key, place: int, name: bytes = b"") -> Record | None:
+    """The record of the file with this key, which is the one that `identify` means. None if the file that was recorded is
+    gone and its inode was used again; the stale record is dropped."""
     record = ledger.records.get(key)
-    if record is not None and record.born and identify(libc.AT_FDCWD, path)[1] != record.born:
+    if record is not None and record.born and identify(place, name)[1] != record.born:
         del ledger.records[key]
         return None
     return record

@@ -19,6 +19,8 @@ PR_CAP_AMBIENT_CLEAR_ALL = 4
 
 AT_FDCWD = -100
 RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_NO_SYMLINKS = 0x04
+RESOLVE_BENEATH = 0x08
 RESOLVE_IN_ROOT = 0x10
 
 # System calls younger than Linux 5.0 have one number on every architecture (arch/*/kernel/syscalls).

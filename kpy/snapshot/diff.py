@@ -4,13 +4,14 @@ that they may have changed and may not have."""
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import BinaryIO, TypeAlias
 
 from kpy.errors import ContentError
 from kpy.layer.device import DEVICE_XATTR, PRIVATE_XATTRS, decode_device
 from kpy.layer.entry import KIND_OF_FORMAT, Entry, Kind, LayerItem, sort_key
+from kpy.linux.beneath import Beneath, link_path
 from kpy.linux.ledger import Ledger
 from kpy.snapshot.scan import CTIME, DEV, GID, INO, MODE, MTIME, NLINK, RDEV, SIZE, UID, Index, Record
 
@@ -22,22 +23,33 @@ _BLOCK = 1 << 18
 
 
 class _Disk:
-    """The files below a root, by their relative paths, and what a ledger says of them beyond their numbers."""
+    """The files below a root, by their relative paths, and what a ledger says of them beyond their numbers. `slots` are
+    as for `scan`. No link is followed on the way to a file."""
 
-    def __init__(self, root: str, ledger: Ledger | None) -> None:
-        self._root = root.encode("utf-8", "surrogateescape").rstrip(b"/")
+    def __init__(self, root: str, tree: Beneath, ledger: Ledger | None, slots: Mapping[bytes, bytes]) -> None:
+        self._root = root
+        self._tree = tree
         self._ledger = ledger
+        self._slots = slots
 
     def full(self, path: bytes) -> bytes:
-        """The absolute path."""
-        return self._root + b"/" + path
+        """A path of what is there, for calls that do not follow a link at its end; valid until the next one is asked for."""
+        return link_path(self._tree.at(path))
+
+    def readlink(self, path: bytes) -> str:
+        """Where a symbolic link leads."""
+        directory, name = self._tree.at(path)
+        return text(os.readlink(name, dir_fd=directory))
 
     def open(self, path: bytes) -> BinaryIO:
-        """A regular file, for reading. Raises ContentError."""
+        """A regular file, for reading: also when the differences have come to their end. Raises ContentError."""
         try:
-            descriptor = os.open(self.full(path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            slot, _, rest = path.partition(b"/")
+            top, rest = (self._slots[slot], rest) if slot in self._slots else (os.fsencode(self._root), path)
+            with Beneath(top) as tree:
+                descriptor = tree.open(rest, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError as error:
-            raise ContentError(f"cannot read {text(path)}: {error.strerror}") from error
+            raise ContentError(f"cannot read {text(path)}: {os.strerror(error.errno or 0)}") from error
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
             raise ContentError(f"{text(path)} changed while it was read")
@@ -61,10 +73,15 @@ class _Disk:
 
 
 def differences(
-    root: str, before: Index, after: Index, known: Known | None = None, ledger: Ledger | None = None
+    root: str,
+    before: Index,
+    after: Index,
+    known: Known | None = None,
+    ledger: Ledger | None = None,
+    slots: Mapping[bytes, bytes] | None = None,
 ) -> Iterator[LayerItem]:
     """What makes `before` into `after`, in the order of a layer (L03). With a `ledger`, both indexes were made with it,
-    and extended attributes that it has count as if they were on the disk.
+    and extended attributes that it has count as if they were on the disk; `slots` are those of the indexes.
 
     - Gone paths are whiteouts, topmost only. A directory that became something else needs none: its new entry
       replaces it. One that was deleted and made again has whiteouts for those of its old children that are gone,
@@ -76,7 +93,11 @@ def differences(
     - Names of one file are hard links of each other where each is a change by itself; a new name of an old file is a
       file of its own, as in BuildKit's layers.
     """
-    disk = _Disk(root, ledger)
+    with Beneath(root, slots) as tree:
+        yield from _differences(_Disk(root, tree, ledger, slots or {}), before, after, known)
+
+
+def _differences(disk: _Disk, before: Index, after: Index, known: Known | None) -> Iterator[LayerItem]:
     gone = [path for path in before.keys() - after.keys() if _is_dir(after.get(_parent(path)))]
     changed = {
         path
@@ -145,7 +166,7 @@ def _equals_known(disk: _Disk, path: bytes, now: Record, known: Known | None) ->
     if entry is None or entry.kind is not KIND_OF_FORMAT[stat.S_IFMT(now[MODE])]:
         return False
     if entry.kind is Kind.SYMLINK:
-        return entry.link == text(os.readlink(disk.full(path)))
+        return entry.link == disk.readlink(path)
     if entry.kind is not Kind.FILE:
         return True
     if (
@@ -192,7 +213,7 @@ def _item(disk: _Disk, path: bytes, now: Record, target: bytes | None) -> LayerI
     if target is not None:
         kind, link, device = Kind.HARDLINK, text(target), (0, 0)
     elif kind is Kind.SYMLINK:
-        link = text(os.readlink(disk.full(path)))
+        link = disk.readlink(path)
     entry = Entry(
         path=text(path),
         kind=kind,

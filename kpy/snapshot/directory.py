@@ -160,18 +160,12 @@ class DirectorySnapshotter:
     def _empty(self) -> None:
         self._state.tree = Tree.empty()
         self._state.keep = keep = self._protected | self._ground.mounts()
-        stuck = [path for path in self._ground.empty(keep) if not self._is_empty_directory(path)]
+        stuck = self._ground.empty(keep)
         if stuck:
             raise SandboxError(
                 f"cannot remove /{os.fsdecode(stuck[0])}, left by an earlier stage, from the root file system",
                 hint="start the build in a fresh container",
             )
-
-    def _is_empty_directory(self, path: bytes) -> bool:
-        """Is what could not be removed a directory without content (a mount made meanwhile, a place whose parent we
-        may not write to)? Then the next image may use it as it is."""
-        full = os.fsencode(self._ground.home) + b"/" + path
-        return os.path.isdir(full) and not os.path.islink(full) and not os.listdir(full)
 
     def _extract(self, layers: Chain) -> None:
         _log.debug("unpacking %s", layers)

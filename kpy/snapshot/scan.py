@@ -1,7 +1,6 @@
 """The index of a root: the numbers by which a later scan tells what changed. Reads no content, follows no symlink,
 enters nothing that it is told to leave out."""
 
-import errno
 import os
 import stat
 import time
@@ -9,6 +8,7 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from typing import TypeAlias
 
+from kpy.linux.beneath import LIST, Beneath
 from kpy.linux.birth import recorded
 from kpy.linux.ledger import Ledger
 
@@ -48,41 +48,55 @@ def scan(
 
     No process may be changing the root meanwhile. Sockets are left out: no layer can hold them. With a `ledger`, files
     are what it says, and root's where it says nothing. `slots` are directories of the root that are elsewhere, by name.
+    What the root has under the name of a slot does not matter: a RUN may have put a link there. Nothing is resolved but
+    below a descriptor, so a link is never followed.
     Cost: one readdir for a directory and one lstat for a file, about 10 us a file; threads make it slower (the
-    interpreter's lock), dir_fds and getdents64 do not make it faster.
+    interpreter's lock), and getdents64 does not make it faster.
     """
-    top = root.encode("utf-8", "surrogateescape").rstrip(b"/")
     slots = slots or {}
-    index: Index = {b"": record(os.lstat(top or b"/"))}
-    pending = [b""]
-    while pending:
-        directory = pending.pop()
-        try:
-            entries = os.scandir(top + b"/" + directory)
-        except OSError as error:
-            if error.errno == errno.ENOENT:
-                continue
-            raise
-        with entries:
-            prefix = directory + b"/" if directory else b""
-            for entry in entries:
-                path = prefix + entry.name
-                if path in skip:
-                    continue
-                full = slots.get(path) or top + b"/" + path
-                found = os.lstat(full) if path in slots else entry.stat(follow_symlinks=False)
-                kind = found.st_mode & 0o170000
-                if kind == stat.S_IFSOCK:
-                    continue
-                index[path] = record(found) if ledger is None else _told(ledger, full, found)
-                if kind == stat.S_IFDIR:
-                    pending.append(path)
+    with Beneath(root, slots) as tree:
+        index: Index = {b"": record(os.fstat(tree.top))}
+        pending = [b"", *sorted(slots.keys() - skip)]
+        for name in pending[1:]:
+            place = tree.at(name)[0]
+            found = os.fstat(place)
+            index[name] = record(found) if ledger is None else _told(ledger, place, b"", found)
+        while pending:
+            _list(tree, pending.pop(), index, pending, skip, ledger, slots)
     return index
 
 
-def _told(ledger: Ledger, path: bytes, found: os.stat_result) -> Record:
+def _list(
+    tree: Beneath, directory: bytes, index: Index, pending: list[bytes], skip: AbstractSet[bytes], ledger: Ledger | None,
+    slots: Mapping[bytes, bytes],
+) -> None:  # fmt: skip
+    """Index what is in one directory of the tree."""
+    try:
+        place = tree.open(directory, LIST)
+    except FileNotFoundError:
+        return
+    prefix = directory + b"/" if directory else b""
+    try:
+        with os.scandir(place) as entries:
+            for entry in entries:
+                name = os.fsencode(entry.name)
+                path = prefix + name
+                if path in skip or path in slots:
+                    continue
+                found = entry.stat(follow_symlinks=False)
+                kind = found.st_mode & 0o170000
+                if kind == stat.S_IFSOCK:
+                    continue
+                index[path] = record(found) if ledger is None else _told(ledger, place, name, found)
+                if kind == stat.S_IFDIR:
+                    pending.append(path)
+    finally:
+        os.close(place)
+
+
+def _told(ledger: Ledger, place: int, name: bytes, found: os.stat_result) -> Record:
     """The numbers of a file whose owner, mode and device the disk may not tell."""
-    told = recorded(ledger, (found.st_dev, found.st_ino), path)
+    told = recorded(ledger, (found.st_dev, found.st_ino), place, name)
     mode, uid, gid, rdev = (found.st_mode, 0, 0, 0) if told is None else (told.mode, told.uid, told.gid, told.rdev)
     return (
         found.st_dev, found.st_ino, found.st_ctime_ns, found.st_mtime_ns, mode, found.st_size, found.st_nlink, uid, gid,

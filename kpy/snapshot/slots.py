@@ -199,7 +199,7 @@ class Slots:
 
     def differences(self, before: Index, after: Index, tree: Tree, /) -> Iterator[LayerItem]:
         """See Ground."""
-        return differences(self.home, before, after, tree.lookup, self._ledger)
+        return differences(self.home, before, after, tree.lookup, self._ledger, self._slots)
 
 
 def _plain_directory(name: bytes) -> Entry:

@@ -24,11 +24,11 @@ def ancestors(paths: AbstractSet[bytes]) -> frozenset[bytes]:
     return frozenset(found)
 
 
-def empty(root: str, keep: AbstractSet[bytes] = frozenset()) -> list[bytes]:
-    """Remove everything below `root` but the relative paths in `keep`, what is below them, and their parents.
+def empty(root: str | int, keep: AbstractSet[bytes] = frozenset()) -> list[bytes]:
+    """Remove everything below `root`, a path or an open directory, but the relative paths in `keep`, what is below them, and their parents.
 
     Parents that stay become plain: 0:0 where we may say so, mode 0755. Returns what could not be removed (busy,
-    or in a place that we may not write to); directories among it were emptied all the same.
+    or in a place that we may not write to), but for directories that are empty now.
     """
     above = ancestors(keep)
     stuck: list[bytes] = []
@@ -56,9 +56,10 @@ def empty(root: str, keep: AbstractSet[bytes] = frozenset()) -> list[bytes]:
                 except OSError as error:
                     if error.errno not in {errno.EBUSY, errno.EACCES, errno.EPERM, errno.EROFS}:
                         raise
-                    stuck.append(inner)
+                    if not _is_empty(name, directory):
+                        stuck.append(inner)
 
-    top = os.open(root, _OPEN)
+    top = os.open(root, _OPEN) if isinstance(root, str) else os.open(".", _OPEN, dir_fd=root)
     try:
         clear(top, b"")
     finally:
@@ -86,6 +87,17 @@ def remove(name: bytes | str, directory: int | None = None) -> None:
     finally:
         os.close(top)
     _rmdir(name, directory)
+
+
+def _is_empty(name: bytes, directory: int) -> bool:
+    try:
+        inner = os.open(name, _OPEN, dir_fd=directory)
+    except OSError:
+        return False
+    try:
+        return not os.listdir(inner)
+    finally:
+        os.close(inner)
 
 
 def _empty_all(top: int) -> None:
@@ -135,8 +147,12 @@ def _open(name: bytes | str, directory: int | None) -> int:
     try:
         return os.open(name, _OPEN, dir_fd=directory)
     except PermissionError:
-        # Only who is not root gets here: a directory without u+rwx. Not a symlink: that gives ELOOP or ENOTDIR.
-        os.chmod(name, 0o700, dir_fd=directory)
+        # Only who is not root gets here: a directory without u+rwx. By a descriptor, for chmod would follow a link.
+        place = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+        try:
+            os.chmod(b"/proc/self/fd/%d" % place, 0o700)
+        finally:
+            os.close(place)
         return os.open(name, _OPEN, dir_fd=directory)
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from kpy.errors import ContentError
+from kpy.snapshot.diff import differences
 from kpy.snapshot.scan import CTIME, INO, MODE, NLINK, SIZE, scan, settle
 
 
@@ -82,3 +84,37 @@ def test_files_from_the_future_are_not_waited_for(tmp_path: Path) -> None:
     settle({b"": tuple(root)}, patience=0.05)
 
     assert time.monotonic() - start < 1
+
+
+def test_a_link_in_the_place_of_a_slot_is_not_entered(tmp_path: Path) -> None:
+    """/kroot/usr leads to /usr, where `/` is not ours. A RUN can make it lead to the builder's logins."""
+    (tmp_path / "builder").mkdir()
+    (tmp_path / "builder" / "login").write_text("secret")
+    (tmp_path / "usr").mkdir()
+    (tmp_path / "usr" / "file").write_text("of the image")
+    (tmp_path / "kroot").mkdir()
+    slots = {b"usr": os.fsencode(tmp_path / "usr")}
+    for link in (tmp_path / "usr", tmp_path / "builder"):
+        (tmp_path / "kroot" / "usr").unlink(missing_ok=True)
+        (tmp_path / "kroot" / "usr").symlink_to(link)
+        assert sorted(scan(str(tmp_path / "kroot"), slots=slots)) == [b"", b"usr", b"usr/file"]
+    items = list(differences(str(tmp_path / "kroot"), {}, scan(str(tmp_path / "kroot"), slots=slots), slots=slots))
+    (content,) = [item.open for item in items if item.entry.path == "usr/file"]
+    assert content is not None
+    with content() as file:
+        assert file.read() == b"of the image"
+
+
+def test_a_directory_that_became_a_link_after_the_scan_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "root" / "dir").mkdir(parents=True)
+    (tmp_path / "root" / "dir" / "file").write_text("x")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file").write_text("secret")
+    items = list(differences(str(tmp_path / "root"), {}, scan(str(tmp_path / "root"))))
+    (tmp_path / "root" / "dir").rename(tmp_path / "root" / "old")
+    (tmp_path / "root" / "dir").symlink_to(tmp_path / "other")
+
+    (content,) = [item.open for item in items if item.entry.path == "dir/file"]
+    assert content is not None
+    with pytest.raises(ContentError, match="cannot read dir/file"):
+        content()

@@ -1,4 +1,4 @@
-"""erase.py, copytree.py, mountinfo.py: trees that hostile code wrote."""
+"""util/erase.py, linux/copytree.py, mountinfo.py: trees that hostile code wrote."""
 
 import os
 import stat
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kpy.util.copytree import copy
+from kpy.linux.copytree import copy
 from kpy.util.erase import ancestors, empty, remove
 from kpy.util.mountinfo import below, parse
 
@@ -22,6 +22,15 @@ def _deep(path: Path, depth: int) -> None:
         os.close(descriptor)
         descriptor = inner
     os.close(descriptor)
+
+
+def _copy(source: Path, target: Path) -> None:
+    places = [os.open(path.parent, os.O_PATH | os.O_DIRECTORY) for path in (source, target)]
+    try:
+        copy((places[0], os.fsencode(source.name)), (places[1], os.fsencode(target.name)))
+    finally:
+        for place in places:
+            os.close(place)
 
 
 def test_kept_paths_stay_with_what_is_below_and_their_parents(tmp_path: Path) -> None:
@@ -90,7 +99,7 @@ def test_copy_keeps_everything(tmp_path: Path) -> None:
     os.mkfifo(source / "pipe")
     os.utime(source / "dir", ns=(1, 987_654_321))
 
-    copy(str(source), str(tmp_path / "target"))
+    _copy(source, tmp_path / "target")
 
     target = tmp_path / "target"
     assert (target / "dir" / "file").read_bytes() == (source / "dir" / "file").read_bytes()
@@ -107,7 +116,7 @@ def test_copy_writes_over_nothing(tmp_path: Path) -> None:
     (tmp_path / "b").symlink_to("c")
 
     with pytest.raises(FileExistsError):
-        copy(str(tmp_path / "a"), str(tmp_path / "b"))
+        _copy(tmp_path / "a", tmp_path / "b")
     assert not (tmp_path / "c").exists()
 
 
