@@ -289,7 +289,19 @@ def agent_sockets(specs: Sequence[SshSpec], environment: Environment, spool: str
 
 def _socket_for(agent: Agent, spool: str) -> SocketFor:
     def make(*, uid: int, gid: int, mode: int) -> AbstractContextManager[str]:
-        path = os.path.join(spool, f"ssh-{secrets.token_hex(8)}")
-        return listening(agent, path, uid=uid, gid=gid, mode=mode)
+        return _in_own_directory(agent, os.path.join(spool, f"ssh-{secrets.token_hex(8)}"), uid=uid, gid=gid, mode=mode)
 
     return make
+
+
+@contextmanager
+def _in_own_directory(agent: Agent, directory: str, *, uid: int, gid: int, mode: int) -> Iterator[str]:
+    """A socket that nothing else is beside: who links it to a RUN has rights in its directory."""
+    with fs.io_errors("make", directory):
+        os.mkdir(directory, 0o711)
+    try:
+        with listening(agent, os.path.join(directory, "agent"), uid=uid, gid=gid, mode=mode) as path:
+            yield path
+    finally:
+        with suppress(OSError):
+            os.rmdir(directory)

@@ -21,46 +21,56 @@ _CHANGE = ((1 << 13) - 1) & ~(_EXECUTE | _WRITE | _READ | _LIST) | _REFER  # mak
 _SCOPE_SIGNAL = 1 << 1
 
 
+def version(arch: Arch) -> int:
+    """The version of this kernel's Landlock, 0 where there is none: not built in, not enabled, or a seccomp profile that
+    does not know it."""
+    try:
+        return libc.syscall(arch.numbers["landlock_create_ruleset"], "landlock_create_ruleset", 0, 0, _VERSION)
+    except OSError:
+        return 0
+
+
 def keep_apart(arch: Arch) -> str:
     """Put this process, and all that comes of it, in a domain of its own. Gives what this kernel's domains keep
-    apart: "signals" (and memory), "memory", or "" where there is no Landlock. no_new_privs must be set."""
-    create = arch.numbers["landlock_create_ruleset"]
-    try:
-        version = libc.syscall(create, "landlock_create_ruleset", 0, 0, _VERSION)
-    except OSError:
+    apart: "signals" (and memory), "memory", or "" where there is no Landlock. no_new_privs must be set. Raises OSError
+    where there is Landlock and it refuses: nothing is kept apart then."""
+    found = version(arch)
+    if found < 2:
         return ""
+    # Where files are restricted already, a domain that says nothing of them forbids to move and link them
+    # between directories; and before version 6, a domain must restrict something. It is allowed everywhere.
+    rules = _ruleset(arch, _REFER, _SCOPE_SIGNAL if found >= 6 else 0)
     try:
-        if version >= 2:
-            # Where files are restricted already, a domain that says nothing of them forbids to move and link them
-            # between directories; and before version 6, a domain must restrict something. It is allowed everywhere.
-            rules = _ruleset(create, _REFER, _SCOPE_SIGNAL if version >= 6 else 0)
-            _allow_below_root(arch, rules)
-            _restrict(arch, rules)
-            return "signals" if version >= 6 else "memory"
-    except OSError:
-        pass  # as if there were none: it is a second line of defence
-    return ""
+        root = os.open("/", os.O_PATH | os.O_CLOEXEC)
+        try:
+            _add(arch, rules, root, _REFER)
+        finally:
+            os.close(root)
+        _restrict(arch, rules)
+    finally:
+        os.close(rules)
+    return "signals" if found >= 6 else "memory"
 
 
 def only(arch: Arch, whole: "Sequence[str]", programs: "Sequence[str]") -> bool:
-    """From now on this process, and all that comes of it, can read and change files in `whole` only, and read those in
+    """From now on this thread, and all that comes of it, can read and change files in `whole` only, and read those in
     `programs`: files or directories, with all below. What files there are, everybody still sees. no_new_privs must be
-    set. False where there is no Landlock, or only the first, which would keep files from being moved.
+    set. False where there is no Landlock, or only the first, which would keep files from being moved. Raises OSError where
+    there is one and it refuses: the thread is not restricted then.
     """
-    create = arch.numbers["landlock_create_ruleset"]
+    found = version(arch)
+    if found < 2:
+        return False
+    use = _EXECUTE | _WRITE | _READ | (_TRUNCATE if found >= 3 else 0)
+    rules = _ruleset(arch, use | _CHANGE, 0)
     try:
-        version = libc.syscall(create, "landlock_create_ruleset", 0, 0, _VERSION)
-        if version < 2:
-            return False
-        use = _EXECUTE | _WRITE | _READ | (_TRUNCATE if version >= 3 else 0)
-        rules = _ruleset(create, use | _CHANGE, 0)
         for path in whole:
             _allow(arch, rules, path, use | _CHANGE, use)
         for path in programs:
             _allow(arch, rules, path, _EXECUTE | _READ, _EXECUTE | _READ)
         _restrict(arch, rules)
-    except OSError:
-        return False
+    finally:
+        os.close(rules)
     return True
 
 
@@ -84,21 +94,11 @@ def _add(arch: Arch, rules: int, place: int, rights: int) -> None:
     libc.syscall(arch.numbers["landlock_add_rule"], "landlock_add_rule", rules, _PATH_BENEATH, attributes, 0)
 
 
-def _ruleset(create: int, files: int, scoped: int) -> int:
+def _ruleset(arch: Arch, files: int, scoped: int) -> int:
     attributes = struct.pack("<QQQ", files, 0, scoped) if scoped else struct.pack("<Q", files)
-    return libc.syscall(create, "landlock_create_ruleset", attributes, len(attributes), 0)
-
-
-def _allow_below_root(arch: Arch, rules: int) -> None:
-    root = os.open("/", os.O_PATH | os.O_CLOEXEC)
-    try:
-        _add(arch, rules, root, _REFER)
-    finally:
-        os.close(root)
+    number = arch.numbers["landlock_create_ruleset"]
+    return libc.syscall(number, "landlock_create_ruleset", attributes, len(attributes), 0)
 
 
 def _restrict(arch: Arch, rules: int) -> None:
-    try:
-        libc.syscall(arch.numbers["landlock_restrict_self"], "landlock_restrict_self", rules, 0)
-    finally:
-        os.close(rules)
+    libc.syscall(arch.numbers["landlock_restrict_self"], "landlock_restrict_self", rules, 0)

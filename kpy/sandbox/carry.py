@@ -2,11 +2,13 @@
 of files that are copied on the way. Knows nothing of how mounts are made."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+import stat
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from kpy.linux import libc
+from kpy.linux.beneath import LIST, At, Beneath, join
 from kpy.linux.birth import identify, recorded
+from kpy.linux.copytree import Made
 from kpy.linux.ledger import Ledger, Record
 from kpy.sandbox.base import Mount
 from kpy.util.fs import io_errors
@@ -34,28 +36,37 @@ def brought(mounts: Sequence[Mount], ledger: Ledger | None) -> Iterator[None]:
 
 
 def of_tree(ledger: Ledger, top: str) -> dict[tuple[int, int], Record]:
-    """What is recorded of a directory and of all that is in it. Nothing may be mounted in it."""
-    found = os.stat(top)
-    keys, pending = {(found.st_dev, found.st_ino)}, [top] if os.path.isdir(top) else []
-    while pending:
-        with os.scandir(pending.pop()) as entries:
-            for entry in entries:
-                keys.add((found.st_dev, entry.inode()))  # no stat: caches are large
-                if entry.is_dir(follow_symlinks=False):
-                    pending.append(entry.path)
+    """What is recorded of a directory, or of a file, and of all that is in it. Nothing may be mounted in it. No link is
+    followed."""
+    found = os.stat(top, follow_symlinks=False)
+    keys = {(found.st_dev, found.st_ino)}
+    if stat.S_ISDIR(found.st_mode):
+        with Beneath(top) as tree:
+            pending = [b""]
+            while pending:
+                path = pending.pop()
+                directory = tree.open(path, LIST)
+                try:
+                    with os.scandir(directory) as entries:
+                        for entry in entries:
+                            keys.add((found.st_dev, entry.inode()))  # no stat: caches are large
+                            if entry.is_dir(follow_symlinks=False):
+                                pending.append(join(path, os.fsencode(entry.name)))
+                finally:
+                    os.close(directory)
     return {key: record for key, record in ledger.records.items() if key in keys}
 
 
-def carrying(ledger: Ledger | None) -> Callable[[str, str], None]:
+def carrying(ledger: Ledger | None) -> Made:
     """For `copy`: what is recorded of a file is recorded of its copy."""
 
-    def made(old: str, new: str) -> None:
+    def made(old: At, new: At) -> None:
         if ledger is None or not ledger.records:
             return
-        found = os.lstat(old)
-        told = recorded(ledger, (found.st_dev, found.st_ino), os.fsencode(old))
+        found = os.stat(old[1], dir_fd=old[0], follow_symlinks=False)
+        told = recorded(ledger, (found.st_dev, found.st_ino), *old)
         if told is not None:
-            key, born = identify(libc.AT_FDCWD, os.fsencode(new))
+            key, born = identify(*new)
             ledger.records[key] = Record(told.mode, told.uid, told.gid, told.rdev, born, dict(told.xattrs))
 
     return made

@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 
 from kpy.errors import SandboxError
 from kpy.sandbox.base import Mount, Process
+from kpy.sandbox.deputy import confined
 from kpy.sandbox.emulate import Shelf, mounted
-from kpy.sandbox.live import check_limits, check_network, environment, hosts_lines
-from kpy.sandbox.own import check_lent
-from kpy.sandbox.spawn import Job, run
+from kpy.sandbox.live import check_limits, check_network, environment
+from kpy.sandbox.own import check_lent, hosts_lines
+from kpy.sandbox.spawn import Job, Reach, run
 from kpy.util.cancel import Cancel
 from kpy.util.erase import empty, remove
 
@@ -39,11 +40,9 @@ class ChrootSandbox:
         check_limits(process)
         check_lent(process, shm="")  # its own is a directory on disk
         for mount in mounts:
-            target = os.path.normpath(mount.target)
-            if target.startswith(tuple(path + "/" for path in _CLOSED)) or target in {*_CLOSED, "/dev"}:
+            if why := _closed(os.path.normpath(mount.target), passing=False):
                 raise SandboxError(
-                    f"--mount at {mount.target}: nothing can be mounted there in a chroot",
-                    hint="mount it elsewhere, or build where user namespaces are allowed",
+                    f"--mount at {mount.target}: {why}", hint="mount it elsewhere, or build where user namespaces are allowed"
                 )
 
     def run(
@@ -66,8 +65,16 @@ class ChrootSandbox:
                 f"cannot make /dev in {root}: {error.strerror}", errno=error.errno or 0
             ) from error
         names = _network_files(process)
-        with mounted([*names, *mounts], Shelf(root, self._aside), log):
-            return run(Job(process, root, environment(process, root)), log, cancel)
+        reach = Reach((root,), ())
+        with mounted([*names, *mounts], Shelf(root, self._aside, closed=_closed, reach=reach), log):
+            env = confined(reach, lambda: environment(process, root, _closed))
+            return run(Job(process, root, env), log, cancel)
+
+
+def _closed(path: str, /, *, passing: bool) -> str:
+    """See rootpath.Closed: what every RUN finds made anew."""
+    is_kernel = any(path == top or path.startswith(top + "/") for top in _CLOSED)
+    return "nothing can be mounted there in a chroot" if is_kernel or (path == "/dev" and not passing) else ""
 
 
 def _kernel_directories(root: str) -> None:

@@ -1,5 +1,8 @@
 """Mounts where nothing can be mounted: content is put at the target before RUN and taken away after it, and what was
-there is moved aside meanwhile.
+there is set aside meanwhile.
+
+The RUN may have replaced anything by then. So all is done by descriptors from before the RUN, no link is followed, and the
+threads that do it are confined like the RUN (kpy.sandbox.deputy): to its files, and the sources.
 
 What differs from real mounts, for the manual: a read-only bind can be written to, which is dropped after, with a warning; `rename`
 and `link` between the mount and the rest work (a real mount says EXDEV); a tmpfs has no size limit and is on the disk
@@ -12,111 +15,177 @@ import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kpy.errors import SandboxError
-from kpy.linux import libc
+from kpy.linux.beneath import LIST, At, Beneath, is_directory, join, status
 from kpy.linux.birth import identify
+from kpy.linux.copytree import Made, copy
 from kpy.linux.ledger import Ledger, Record, physical
 from kpy.sandbox.base import Mount
 from kpy.sandbox.carry import brought, carrying
+from kpy.sandbox.deputy import confined
+from kpy.sandbox.room import Room
+from kpy.sandbox.rootpath import Closed, RootPaths, nothing_closed
 from kpy.sandbox.slotmounts import filled, is_slot
-from kpy.util.copytree import copy
-from kpy.util.erase import empty, remove
+from kpy.sandbox.spawn import Reach
+from kpy.util.erase import remove
 from kpy.util.fs import read_regular
 
-_LINKS = 40  # as the kernel (MAXSYMLINKS)
+_CANNOT_RENAME = frozenset({errno.EXDEV, errno.EBUSY, errno.EACCES, errno.EPERM, errno.EROFS})
 
 
 @dataclass(frozen=True, slots=True)
 class Shelf:
-    """Where things are moved aside: a directory that no RUN may enter, in no layer. `root` is the RUN's root. With a
-    `ledger`, root is emulated there, and owners that only root can give are written into it."""
+    """Where mounts are made: in `root`, with what is in their place set aside in `directory`, which no RUN may enter and no
+    layer has. `closed` are places of the root that are not the RUN's. With a `ledger`, root is emulated there, and owners
+    that only root can give are written into it. `reach`: the files of the RUN, where Landlock can tell them."""
 
     root: str
     directory: str
     ledger: Ledger | None = None
+    closed: Closed = nothing_closed
+    reach: Reach | None = field(default=None)
 
-
-def resolve(root: str, target: str) -> str:
-    """The path of `target` on this side: symlinks followed inside `root`, never out of it. What is missing is taken
-    as it stands. No process may be changing the root meanwhile."""
-    todo = [part for part in reversed(target.split("/")) if part]
-    done: list[str] = []
-    links = 0
-    base = root.rstrip("/")
-    while todo:
-        part = todo.pop()
-        if part == ".":
-            continue
-        if part == "..":
-            del done[-1:]
-            continue
-        try:
-            link = os.readlink("/".join((base, *done, part)))
-        except OSError:
-            done.append(part)
-            continue
-        links += 1
-        if links > _LINKS:
-            raise SandboxError(f"the mount target {target} has too many symlinks", errno=errno.ELOOP)
-        if link.startswith("/"):
-            done.clear()
-        todo += [part for part in reversed(link.split("/")) if part]
-    return "/".join((base, *done)) or "/"
+    def reach_of(self, mounts: Sequence[Mount]) -> Reach | None:
+        """Of what puts these mounts in place and takes them back: the RUN's, and the sources. To rename a source takes
+        rights in its directory, so what is written to has one of its own."""
+        if self.reach is None:
+            return None
+        whole, readable = [*self.reach.whole, self.directory], [*self.reach.programs]
+        for mount in mounts:
+            if mount.kind == "bind":
+                keeps = not mount.read_only and not mount.discard
+                (whole if keeps else readable).append(os.path.dirname(mount.source) if keeps else mount.source)
+        return Reach(tuple(whole), tuple(readable))
 
 
 @contextmanager
 def mounted(mounts: Sequence[Mount], shelf: Shelf, warn: Callable[[bytes], None]) -> Iterator[None]:
-    """Have the mounts in place while the block runs, in their order, and afterwards everything as it was.
+    """Have the mounts in place while the block runs, in their order, and afterwards everything as it was. No process of the
+    RUN may be left when the block ends.
 
     `warn` gets a line for each read-only mount that was written to: a real one would have refused.
     """
     os.makedirs(shelf.directory, mode=0o700, exist_ok=True)
-    notes = [_Written(mount, shelf.root, mounts) for mount in mounts]
-    with ExitStack() as stack:
-        stack.enter_context(brought(mounts, shelf.ledger))
-        for number, mount in enumerate(mounts):
+    reach = shelf.reach_of(mounts)
+    with RootPaths(shelf.root, shelf.closed) as paths:
+        work = _Mounts(mounts, shelf, paths)
+        with brought(mounts, shelf.ledger):
+            confined(reach, work.put)
             try:
-                stack.enter_context(_one(mount, shelf, number, notes[number].add))
-            except OSError as error:
-                hint = "mount an emptyDir there, or use a directory that this container has" if shelf.ledger is not None else ""
-                raise SandboxError(
-                    f"cannot put a mount at {mount.target}: {error.strerror or error}", errno=error.errno or 0, hint=hint
-                ) from error
-        yield
-    for note in notes:
-        if note.line:
-            warn(note.line)
+                yield
+            finally:
+                confined(reach, work.take_back)
+    for line in work.warnings():
+        warn(line)
+
+
+class _Mounts:
+    """All mounts of one RUN."""
+
+    def __init__(self, mounts: Sequence[Mount], shelf: Shelf, paths: RootPaths) -> None:
+        self._mounts = mounts
+        self._shelf = shelf
+        self._paths = paths
+        self._stack = ExitStack()
+        self._targets: list[str] = []
+        self._notes = [_Written(mount.target) for mount in mounts]
+
+    def put(self) -> None:
+        """Put all in place, or none. Raises SandboxError."""
+        with ExitStack() as stack:
+            shelf = os.open(self._shelf.directory, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            stack.callback(os.close, shelf)
+            for number, mount in enumerate(self._mounts):
+                try:
+                    stack.enter_context(self._one(mount, shelf, self._notes[number]))
+                except OSError as error:
+                    emulated = self._shelf.ledger is not None
+                    raise SandboxError(
+                        f"cannot put a mount at {mount.target}: {error.strerror or error}", errno=error.errno or 0,
+                        hint="mount an emptyDir there, or use a directory that this container has" if emulated else "",
+                    ) from error  # fmt: skip
+            self._stack = stack.pop_all()
+
+    def take_back(self) -> None:
+        """Take all away, in the opposite order; each is, whatever becomes of the others. Raises SandboxError."""
+        try:
+            self._stack.close()
+        except OSError as error:
+            raise SandboxError(
+                f"cannot take back a mount of RUN: {error.strerror or error}", errno=error.errno or 0,
+                hint="did the command change its mounts?",
+            ) from error  # fmt: skip
+
+    def warnings(self) -> Iterator[bytes]:
+        """A line for each read-only mount that was written to; not for what other mounts did in it."""
+        for number, note in enumerate(self._notes):
+            others = [path for index, path in enumerate(self._targets) if index != number]
+            if line := note.line(others):
+                yield line
+
+    @contextmanager
+    def _one(self, mount: Mount, shelf: int, note: "_Written") -> Iterator[None]:
+        spot = self._paths.find(mount.target)
+        self._targets.append(spot.path)
+        note.top = spot.path
+        ledger = self._shelf.ledger
+        if ledger is not None and not spot.missing and is_slot((spot.parent, os.fsencode(spot.name)), ledger):
+            with filled(mount, (spot.parent, os.fsencode(spot.name)), shelf, ledger):
+                yield
+            return
+        room = Room(spot, shelf, self._paths)
+        try:
+            room.clear()
+        except OSError as error:
+            room.give_up()
+            if error.errno == errno.EBUSY and mount.kind == "file" and _holds(room.at, mount.data):
+                yield  # the container mounts the very secret where the RUN wants it
+                return
+            raise
+        try:
+            leave = _put(mount, room, self._paths, ledger, note.add)
+        except BaseException:
+            room.restore()
+            raise
+        room.ready()
+        try:
+            yield
+        finally:
+            room.done()
+            try:
+                leave()
+            finally:
+                room.restore()
 
 
 class _Written:
     """What was written in a read-only mount, for a line to the user: the deepest of the first such paths."""
 
-    def __init__(self, mount: Mount, root: str, mounts: Sequence[Mount]) -> None:
-        self._shown = os.fsencode(mount.target)
-        self._root = root
-        self._others = [other.target for other in mounts if other is not mount]
-        self._path = ""
+    def __init__(self, shown: str) -> None:
+        self._shown = os.fsencode(shown)
+        self._paths: list[str] = []
+        self.top = ""
 
-    def add(self, path: str) -> None:
-        """A path changed; not if we did it, putting another mount there."""
-        for other in self._others:
-            target = resolve(self._root, other)
-            if _is_in(target, path) or _is_in(path, target):
-                return
-        if not self._path or _is_in(path, self._path):
-            self._path = path
+    def add(self, path: bytes) -> None:
+        """A path in the mount changed; "" is the mount itself."""
+        self._paths.append(self.top + ("/" + os.fsdecode(path) if path else ""))
 
-    @property
-    def line(self) -> bytes:
-        """Empty if there is nothing to say."""
-        if not self._path:
+    def line(self, others: Sequence[str]) -> bytes:
+        """Empty if there is nothing to say. A path is passed over if another mount is at it, in it or above it: we may have
+        changed it then."""
+        chosen = ""
+        for path in self._paths:
+            if any(_is_in(target, path) or _is_in(path, target) for target in others):
+                continue
+            if not chosen or _is_in(path, chosen):
+                chosen = path
+        if not chosen:
             return b""
-        inside = os.fsencode(self._path[len(self._root.rstrip("/")) :])
         return (
             b"kpy: warning: %s was written, in the read-only mount %s. It is dropped; "
-            b"where kpy can mount, the write fails\n" % (inside, self._shown)
+            b"where kpy can mount, the write fails\n" % (os.fsencode(chosen), self._shown)
         )
 
 
@@ -124,68 +193,38 @@ def _is_in(path: str, top: str) -> bool:
     return path == top or path.startswith(top + "/")
 
 
-@contextmanager
-def _one(mount: Mount, shelf: Shelf, number: int, written: Callable[[str], None]) -> Iterator[None]:
-    target = resolve(shelf.root, mount.target)
-    if target == (shelf.root.rstrip("/") or "/"):
-        raise SandboxError("nothing can be mounted at /")
-    if shelf.ledger is not None and is_slot(target, shelf.ledger):
-        with filled(mount, target, os.path.join(shelf.directory, f"aside-{os.getpid()}-{number}"), shelf.ledger):
-            yield
-        return
-    place = _Place(target, os.path.join(shelf.directory, f"aside-{os.getpid()}-{number}"))
-    try:
-        place.clear()
-    except OSError as error:
-        place.give_up()
-        if error.errno == errno.EBUSY and mount.kind == "file" and _holds(target, mount.data):
-            yield  # the container mounts the very secret where the RUN wants it
-            return
-        raise
-    try:
-        leave = _put(mount, target, place.old, shelf.ledger, written)
-    except BaseException:
-        place.restore()
-        raise
-    place.ready()
-    try:
-        yield
-    finally:
-        place.done()
-        try:
-            leave()
-        finally:
-            place.restore()
-
-
 def _put(
-    mount: Mount, target: str, old: os.stat_result | None, ledger: Ledger | None, written: Callable[[str], None]
+    mount: Mount, room: Room, paths: RootPaths, ledger: Ledger | None, written: Callable[[bytes], None]
 ) -> Callable[[], None]:
     """Make the target. Returns what takes away more than the target itself."""
+    at, old = room.at, room.old
     if mount.kind == "bind":
-        leave = _bind(mount, target, written, carrying(ledger))
+        leave = _bind(mount, room, paths, written, carrying(ledger))
         if ledger is not None and (mount.uid or mount.gid):
-            _tell(ledger, target, os.stat(target).st_mode, mount.uid, mount.gid)
+            _tell(ledger, at, os.stat(at[1], dir_fd=at[0], follow_symlinks=False).st_mode, mount.uid, mount.gid)
         return leave
     if mount.kind == "file":
-        _write(target, mount, ledger)
-    else:
-        os.mkdir(target)
+        _write(at, mount, ledger)
+        return _nothing
+    os.mkdir(at[1], dir_fd=at[0])
+    target = os.open(at[1], LIST, dir_fd=at[0])
+    try:
         # runc takes the mode of what is there; the kernel's own default is 1777
-        os.chmod(target, stat.S_IMODE(old.st_mode) if old else 0o1777)
-        if old and ledger is not None:
-            told = ledger.records.get((old.st_dev, old.st_ino))
-            if told is not None:
-                _tell(ledger, target, told.mode, told.uid, told.gid)
-        elif old:
-            os.chown(target, old.st_uid, old.st_gid)
+        if old and ledger is None:
+            os.fchown(target, old.st_uid, old.st_gid)
+        os.fchmod(target, stat.S_IMODE(old.st_mode) if old else 0o1777)
+    finally:
+        os.close(target)
+    told = ledger.records.get((old.st_dev, old.st_ino)) if old and ledger is not None else None
+    if ledger is not None and told is not None:
+        _tell(ledger, at, told.mode, told.uid, told.gid)
     return _nothing
 
 
-def _holds(path: str, data: bytes) -> bool:
+def _holds(at: At, data: bytes) -> bool:
     """Is it a file with this content?"""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(at[1], os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=at[0])
     except OSError:
         return False
     return read_regular(descriptor, len(data) + 1) == data
@@ -195,183 +234,141 @@ def _nothing() -> None:
     pass
 
 
-def _bind(
-    mount: Mount, target: str, written: Callable[[str], None], made: Callable[[str, str], None]
-) -> Callable[[], None]:
+def _source(path: str, paths: RootPaths) -> tuple[At, os.stat_result]:
+    """Where a source on this machine is, and what: the builder made it, or the user named it. Its directory stays open as
+    long as `paths`. Raises OSError for one that is a link."""
+    directory, name = os.path.split(os.path.normpath(path))
+    held = paths.hold(os.open(directory or "/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+    at = held, os.fsencode(name or ".")
+    found = os.stat(at[1], dir_fd=held, follow_symlinks=False)
+    if stat.S_ISLNK(found.st_mode):
+        raise OSError(errno.ELOOP, "the source is a link", path)
+    return at, found
+
+
+def _bind(mount: Mount, room: Room, paths: RootPaths, written: Callable[[bytes], None], made: Made) -> Callable[[], None]:
     """Put the source at the target. Returns what takes it away again, with the writes if they are to be kept."""
-    source = mount.source
-    found = os.stat(source)
+    source, found = _source(mount.source, paths)
     if stat.S_ISSOCK(found.st_mode):
-        _link_socket(source, target)
+        _link_socket(source, room.at, mount)
         return _nothing
     if mount.read_only or mount.discard:
-        copy(source, target, made=made)
-        return _nothing if mount.discard else _watch(target, written)
+        copy(source, room.at, made=made)
+        return _nothing if mount.discard else _watch(room.at, written)
+    if not stat.S_ISDIR(found.st_mode):
+        raise OSError(errno.ENOTDIR, "the source is no directory", mount.source)
     try:
-        os.rename(source, target)
+        _rename(source, room.at)
     except OSError as error:
-        if error.errno not in {errno.EXDEV, errno.EBUSY, errno.EACCES, errno.EPERM, errno.EROFS}:
+        if error.errno not in _CANNOT_RENAME:
             raise
-        copy(source, target, made=made)
-        return lambda: _bring_back(target, source, made)
-
-    def move_back() -> None:
-        if os.path.lexists(target):
-            remove(source)
-            os.rename(target, source)
-        else:  # the RUN removed what it could not have removed had it been a mount: it is empty then
-            os.mkdir(source, stat.S_IMODE(found.st_mode))
-
-    return move_back
+        copy(source, room.at, made=made)
+        return lambda: _bring_back(room, source, found, made)
+    return lambda: _move_back(room, source, found)
 
 
-def _watch(target: str, written: Callable[[str], None]) -> Callable[[], None]:
+def _rename(old: At, new: At) -> None:
+    os.rename(old[1], new[1], src_dir_fd=old[0], dst_dir_fd=new[0])
+
+
+def _move_back(room: Room, source: At, found: os.stat_result) -> None:
+    """Keep what the RUN left at the target. If it removed what it could not have removed had it been a mount, the source is
+    empty then."""
+    remove(source[1], source[0])  # another build's, which made it anew
+    if room.has_directory():
+        _rename(room.at, source)
+    else:
+        _make_empty(source, found)
+
+
+def _bring_back(room: Room, source: At, found: os.stat_result, made: Made) -> None:
+    """The same, of a source on another file system. It stays as it was if it cannot be written."""
+    directory, name = source
+    new = directory, name + b".new"
+    remove(new[1], directory)  # of a build that was killed
+    try:
+        if room.has_directory():
+            copy(room.at, new, made=made)
+        else:
+            _make_empty(new, found)
+        remove(name, directory)
+        _rename(new, source)
+    except OSError:
+        with suppress(OSError):
+            remove(new[1], directory)
+        raise
+
+
+def _make_empty(at: At, like: os.stat_result) -> None:
+    os.mkdir(at[1], 0o700, dir_fd=at[0])
+    place = os.open(at[1], LIST, dir_fd=at[0])
+    try:
+        with suppress(PermissionError):
+            os.fchown(place, like.st_uid, like.st_gid)
+        os.fchmod(place, stat.S_IMODE(like.st_mode))
+    finally:
+        os.close(place)
+
+
+def _watch(at: At, written: Callable[[bytes], None]) -> Callable[[], None]:
     """Returns what reports a change in a copy since now. Nobody can set the time of the last change of an inode."""
-    found = os.lstat(target)
-    os.utime(target, ns=(found.st_atime_ns, found.st_mtime_ns), follow_symlinks=False)  # it is the newest of them now
-    start = os.lstat(target).st_ctime_ns
+    directory, name = at
+    found = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    # It is the newest of them now.
+    os.utime(name, ns=(found.st_atime_ns, found.st_mtime_ns), dir_fd=directory, follow_symlinks=False)
+    start = os.stat(name, dir_fd=directory, follow_symlinks=False).st_ctime_ns
 
     def look() -> None:
-        for path, changed in _times(target):
+        for path, changed in _times(at):
             if changed > start:
                 written(path)
 
     return look
 
 
-def _times(top: str) -> Iterator[tuple[str, int]]:
-    """Every path of a tree and its ctime in ns; what is removed has changed now."""
-    todo = [top]
-    while todo:
-        path = todo.pop()
-        try:
-            found = os.lstat(path)
-        except FileNotFoundError:
-            yield path, time.time_ns()
-            continue
-        yield path, found.st_ctime_ns
-        if stat.S_ISDIR(found.st_mode):
-            todo += sorted((entry.path for entry in os.scandir(path)), reverse=True)
-
-
-def _bring_back(target: str, source: str, made: Callable[[str, str], None]) -> None:
-    """Make a writable source that is on another file system hold what the RUN left at the target."""
-    if os.path.isdir(source):
-        empty(source)
-        if os.path.isdir(target):
-            for name in sorted(os.listdir(target)):
-                copy(os.path.join(target, name), os.path.join(source, name), made=made)
-            made(target, source)
-    elif os.path.isfile(target):
-        with open(target, "rb") as new, open(source, "wb") as old:
-            while block := new.read(1 << 20):
-                old.write(block)
-
-
-def _link_socket(source: str, target: str) -> None:
+def _times(at: At) -> Iterator[tuple[bytes, int]]:
+    """Every path of a tree, relative to it, and its ctime in ns; what is removed has changed now."""
+    found = status(at)
+    yield b"", time.time_ns() if found is None else found.st_ctime_ns
+    if not is_directory(found):
+        return
+    top = os.open(at[1], LIST, dir_fd=at[0])
     try:
-        os.link(source, target)
+        with Beneath(top) as tree:
+            for path, _, entries in tree.directories():
+                for name, entry in entries:
+                    yield join(path, name), entry.st_ctime_ns
+    finally:
+        os.close(top)
+
+
+def _link_socket(source: At, target: At, mount: Mount) -> None:
+    try:
+        os.link(source[1], target[1], src_dir_fd=source[0], dst_dir_fd=target[0], follow_symlinks=False)
     except OSError as error:
         raise SandboxError(
-            f"cannot bring the socket {source} to {target}: {error.strerror}",
+            f"cannot bring the socket {mount.source} to {mount.target}: {error.strerror}",
             errno=error.errno or 0,
             hint="the socket must be on the same file system as the root when nothing can be mounted",
         ) from error
 
 
-def _tell(ledger: Ledger, path: str, mode: int, uid: int, gid: int) -> None:
-    key, born = identify(libc.AT_FDCWD, os.fsencode(path))
+def _tell(ledger: Ledger, at: At, mode: int, uid: int, gid: int) -> None:
+    key, born = identify(*at)
     ledger.records[key] = Record(mode, uid, gid, born=born)
 
 
-def _write(target: str, mount: Mount, ledger: Ledger | None) -> None:
-    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+def _write(at: At, mount: Mount, ledger: Ledger | None) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(at[1], flags, 0o600, dir_fd=at[0])
     with os.fdopen(descriptor, "wb") as file:
         file.write(mount.data)
         file.flush()
         if ledger is not None:
             mode = stat.S_IFREG | mount.mode
             os.fchmod(descriptor, physical(mode))
-            _tell(ledger, target, mode, mount.uid, mount.gid)
+            _tell(ledger, at, mode, mount.uid, mount.gid)
             return
         if (mount.uid, mount.gid) != (os.geteuid(), os.getegid()):
             os.fchown(descriptor, mount.uid, mount.gid)
         os.fchmod(descriptor, mount.mode)
-
-
-class _Place:
-    """Room for a mount at a target, and how it was: what was there, which parents were not, the times of the
-    directory that all this happens in (R07)."""
-
-    def __init__(self, target: str, aside: str) -> None:
-        self._target, self._aside = target, aside
-        self._parent, self._made = _make_parents(os.path.dirname(target))
-        self._before = self._ready = self._done = os.stat(self._parent)
-        self.old: os.stat_result | None = None
-
-    def clear(self) -> None:
-        """Make the parents, move aside what is there."""
-        for path in self._made:
-            os.mkdir(path)
-            os.chmod(path, 0o755)  # noqa: S103 - a directory of every image
-        if os.path.lexists(self._target):
-            old = os.lstat(self._target)
-            self._aside = _set_aside(self._target, self._aside)
-            self.old = old
-
-    def give_up(self) -> None:
-        """`clear` failed. What is at the target was not moved: it is not ours to remove."""
-        for path in reversed(self._made):
-            with suppress(OSError):
-                os.rmdir(path)
-
-    def ready(self) -> None:
-        """The mount is in place, the RUN starts."""
-        self._ready = self._done = os.stat(self._parent)
-
-    def done(self) -> None:
-        """The RUN has ended."""
-        if os.path.isdir(self._parent):
-            self._done = os.stat(self._parent)
-
-    def restore(self) -> None:
-        """Take the target away and put back what was there. Of the parents, those that the RUN put something into
-        are the RUN's now. Only a RUN's own change shows in the time of the directory."""
-        remove(self._target)
-        if self.old is not None:
-            os.makedirs(os.path.dirname(self._target), exist_ok=True)
-            os.rename(self._aside, self._target)
-        for path in reversed(self._made):
-            try:
-                os.rmdir(path)
-            except OSError:
-                break
-        if os.path.isdir(self._parent):
-            same = self._done.st_mtime_ns == self._ready.st_mtime_ns
-            mtime = (self._before if same else self._done).st_mtime_ns
-            with suppress(PermissionError):  # a directory of the container's, that we may write to
-                os.utime(self._parent, ns=(self._done.st_atime_ns, mtime))
-
-
-def _make_parents(directory: str) -> tuple[str, list[str]]:
-    """The deepest directory that is there, and the missing ones below it in the order of making them."""
-    missing: list[str] = []
-    while not os.path.isdir(directory):
-        if os.path.lexists(directory):
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), directory)
-        missing.append(directory)
-        directory = os.path.dirname(directory)
-    return directory, missing[::-1]
-
-
-def _set_aside(target: str, aside: str) -> str:
-    try:
-        os.rename(target, aside)
-        return aside
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
-    # The shelf is on another file system (a volume): a hidden name beside it, then. The scan comes after.
-    beside = os.path.join(os.path.dirname(target), f".{os.path.basename(aside)}")
-    os.rename(target, beside)
-    return beside

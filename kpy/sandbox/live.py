@@ -11,24 +11,25 @@ import contextlib
 import ctypes
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import kpy
 from kpy.errors import SandboxError
 from kpy.linux import capabilities
+from kpy.linux import libc as linux
 from kpy.linux.users import home_of
 from kpy.sandbox.base import Mount, Process
-from kpy.sandbox.emulate import Shelf, mounted, resolve
+from kpy.sandbox.deputy import confined
+from kpy.sandbox.emulate import Shelf, mounted
 from kpy.sandbox.handover import NONE, Emulation
-from kpy.sandbox.own import check_lent, lent
+from kpy.sandbox.own import check_lent, extra_hosts, lent
 from kpy.sandbox.rlimits import too_high
+from kpy.sandbox.rootpath import Closed, RootPaths, nothing_closed
 from kpy.sandbox.slotmounts import is_slot
 from kpy.sandbox.spawn import Job, Reach, network_isolation, run
 from kpy.util.cancel import Cancel
-from kpy.util.fs import read_regular
 
-_PR_SET_DUMPABLE = 4
 _LARGEST_PASSWD = 1 << 24
 _KERNEL = ("/proc", "/sys", "/dev")
 _HOSTS = "/etc/hosts"
@@ -47,7 +48,7 @@ class LiveSandbox:
     def __init__(
         self, state: str, protected: Sequence[str] = (), emulation: Emulation = NONE, scripts: str = "/dev"
     ) -> None:
-        self._shelf = Shelf("/", os.path.join(state, "aside"), emulation.ledger)
+        self._aside = os.path.join(state, "aside")
         self._emulation = emulation
         self._scripts = scripts
         paths = ["/" + path.strip("/") for path in protected]
@@ -69,15 +70,22 @@ class LiveSandbox:
                 hint="start the builder's container with its mounts elsewhere: the build context in /kpy/workspace, say",
             )
         for mount in mounts:
-            target = os.path.normpath(mount.target)
-            kernel = next((path for path in _KERNEL if _at_or_below(target, path)), "")
-            closed = "" if kernel == _MOUNTABLE and target != kernel else kernel
-            closed = closed or self._builders(target)
-            if closed:
+            # By the text. What it turns out to be in the image is looked at when the mount is made.
+            if why := self._closed(os.path.normpath(mount.target), passing=False):
                 raise SandboxError(
-                    f"--mount at {mount.target}: nothing can be mounted in {closed} in this environment",
-                    hint="mount it elsewhere, or build where user namespaces are allowed",
+                    f"--mount at {mount.target}: {why}", hint="mount it elsewhere, or build where user namespaces are allowed"
                 )
+
+    def _closed(self, path: str, /, *, passing: bool) -> str:
+        """See rootpath.Closed: what is the kernel's, or the builder's."""
+        kernel = next((top for top in _KERNEL if _at_or_below(path, top)), "")
+        if kernel == _MOUNTABLE and (passing or path != kernel):
+            kernel = ""
+        if closed := kernel or self._builders(path):
+            return f"nothing can be mounted in {closed} in this environment"
+        if not passing and (inside := next((top for top in self._ours if _at_or_below(top, path)), "")):
+            return f"it would hide {inside}, which the build needs"
+        return ""
 
     def _builders(self, path: str) -> str:
         """The directory of the builder's that the path is at or below, or ""."""
@@ -98,9 +106,11 @@ class LiveSandbox:
         self.check(process, mounts)
         if not os.access(_MOUNTABLE, os.W_OK):
             process, mounts = self._scripts_elsewhere(process, mounts)
-        with lent(), mounted(mounts, self._shelf, log), _extra_hosts(process.hosts):
-            job = Job(process, "/", environment(process, "/"), self._emulation, self._reach())
-            return run(job, log, cancel)
+        reach = self._reach()
+        shelf = Shelf("/", self._aside, self._emulation.ledger, self._closed, reach)
+        with lent(), mounted(mounts, shelf, log), extra_hosts(process.hosts):
+            env = confined(reach, lambda: environment(process, "/", self._closed))
+            return run(Job(process, "/", env, self._emulation, reach), log, cancel)
 
     def _reach(self) -> Reach | None:
         """Where root is emulated: the names of the root that are the image's or the runtime's. Those that hold what is the
@@ -109,7 +119,12 @@ class LiveSandbox:
         if ledger is None:
             return None
         closed = {path.split("/")[1] for path in self._ours} - {"etc"}
-        whole = [f"/{name}" for name in sorted(os.listdir("/")) if name not in closed or is_slot(f"/{name}", ledger)]
+        root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            names = sorted(os.listdir("/"))
+            whole = [f"/{name}" for name in names if name not in closed or is_slot((root, os.fsencode(name)), ledger)]
+        finally:
+            os.close(root)
         return Reach(tuple(whole), (*(f"{sys.prefix}/{name}" for name in ("bin", "lib")), self._scripts))
 
     def _scripts_elsewhere(self, process: Process, mounts: Sequence[Mount]) -> tuple[Process, list[Mount]]:
@@ -123,21 +138,15 @@ class LiveSandbox:
         return replace(process, argv=argv), [replace(mount, target=moved.get(mount.target, mount.target)) for mount in mounts]
 
 
-def environment(process: Process, root: str) -> tuple[str, ...]:
-    """The whole environment of the process: its own, and HOME if that is not in it."""
+def environment(process: Process, root: str, closed: Closed = nothing_closed) -> tuple[str, ...]:
+    """The whole environment of the process: its own, and HOME if that is not in it. The list of users is read as a process
+    in the root would, but not from what is closed."""
     env = tuple(item for item in process.env if item != "HOME=")  # an empty one is as good as none (runc)
     if any(item.startswith("HOME=") for item in env):
         return env
-    return (*env, f"HOME={home_of(process.identity.uid, _passwd(root))}")
-
-
-def _passwd(root: str) -> bytes | None:
-    try:
-        path = resolve(root, "/etc/passwd")
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (OSError, SandboxError):
-        return None
-    return read_regular(descriptor, _LARGEST_PASSWD)
+    with RootPaths(root, closed) as paths:
+        passwd = paths.read("/etc/passwd", _LARGEST_PASSWD)
+    return (*env, f"HOME={home_of(process.identity.uid, passwd)}")
 
 
 def check_limits(process: Process) -> None:
@@ -178,7 +187,7 @@ def harden(protected: Sequence[str]) -> None:
         libc.__nss_configure_lookup(  # noqa: SLF001 - its public name
             b"hosts", b"files dns"
         )
-    libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    linux.prctl(linux.PR_SET_DUMPABLE, 0)
 
 
 def _outside(protected: Sequence[str]) -> str:
@@ -202,34 +211,6 @@ def _outside(protected: Sequence[str]) -> str:
         ):
             return path
     return ""
-
-
-@contextlib.contextmanager
-def _extra_hosts(hosts: Sequence[tuple[str, str]]) -> Iterator[None]:
-    """Have the lines in the container's /etc/hosts (written in place: it is a mount) while the block runs."""
-    if not hosts:
-        yield
-        return
-    try:
-        with open(_HOSTS, "r+b") as file:
-            old = file.read()
-            if old and not old.endswith(b"\n"):
-                file.write(b"\n")
-            file.write(hosts_lines(hosts))
-    except OSError as error:
-        raise SandboxError(
-            f"cannot add hosts to /etc/hosts: {error.strerror}", errno=error.errno or 0
-        ) from error
-    try:
-        yield
-    finally:
-        with open(_HOSTS, "wb") as file:
-            file.write(old)
-
-
-def hosts_lines(hosts: Sequence[tuple[str, str]]) -> bytes:
-    """Lines of /etc/hosts for (name, address) pairs."""
-    return "".join(f"{address}\t{name}\n" for name, address in hosts).encode()
 
 
 def _at_or_below(path: str, top: str) -> bool:

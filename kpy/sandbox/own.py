@@ -2,12 +2,15 @@
 RUN finds them as the container's runtime made them: what one leaves in them, the next must not see (R06, R08).
 """
 
+import errno
 import os
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from io import FileIO
 
 from kpy.errors import SandboxError
+from kpy.linux.beneath import LIST, Beneath, names
 from kpy.sandbox.base import Process
 from kpy.util.erase import remove
 from kpy.util.mountinfo import mount_points
@@ -20,55 +23,101 @@ _LIMIT = 1 << 20
 
 @contextmanager
 def lent(root: str = "/") -> Iterator[None]:
-    """Have them afterwards as they are now. Only those that are mounts: others belong to the image."""
+    """Have them afterwards as they are now. Only those that are mounts: others belong to the image. All by descriptors of
+    before the RUN, and below the root no link is followed: it may have put one there."""
     mounted = {os.fsdecode(path) for path in mount_points(root)}
     with ExitStack() as stack:
+        tree = stack.enter_context(Beneath(root))
         for name in FILES:
             if name in mounted:
-                stack.enter_context(_kept(os.path.join(root, name)))
+                stack.enter_context(_kept(tree, os.fsencode(name)))
         if SHM in mounted:
-            stack.enter_context(_emptied(os.path.join(root, SHM)))
+            stack.enter_context(_emptied(tree, os.fsencode(SHM)))
         yield
 
 
 @contextmanager
-def _kept(path: str) -> Iterator[None]:
-    """Written in place, for it cannot be replaced; through a descriptor of before, for the path may lead elsewhere then."""
+def _kept(tree: Beneath, path: bytes) -> Iterator[None]:
+    """Written in place, for it cannot be replaced."""
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        file = _open_in_place(tree, path)
     except OSError:
         yield  # who may not write it cannot put it back: no RUN can change it then, or it is a link of the image's
         return
-    with os.fdopen(descriptor, "r+b", buffering=0) as file:
-        before = file.read(_LIMIT) if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
+    if file is None:
+        yield
+        return
+    with file:
+        before = file.read(_LIMIT)
         try:
             yield
         finally:
             file.seek(0)
-            if before is not None and file.read(_LIMIT) != before:
+            if file.read(_LIMIT) != before:
                 with suppress(OSError):
-                    os.ftruncate(descriptor, 0)
-                    os.pwrite(descriptor, before, 0)
+                    os.ftruncate(file.fileno(), 0)
+                    os.pwrite(file.fileno(), before, 0)
+
+
+def _open_in_place(tree: Beneath, path: bytes) -> FileIO | None:
+    """A regular file that is to be read and written; None for anything else. Raises OSError."""
+    descriptor = tree.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return FileIO(descriptor, "r+b")
+    os.close(descriptor)
+    return None
 
 
 @contextmanager
-def _emptied(directory: str) -> Iterator[None]:
+def _emptied(tree: Beneath, path: bytes) -> Iterator[None]:
     """What was there stays: whoever started the container put it there."""
-    before = set(_names(directory))
     try:
-        yield
-    finally:
-        for name in _names(directory):
-            if name not in before:
-                with suppress(OSError):
-                    remove(os.path.join(directory, name))
-
-
-def _names(directory: str) -> Sequence[str]:
-    try:
-        return sorted(os.listdir(directory))
+        directory = tree.open(path, LIST)
     except OSError:
-        return []
+        yield
+        return
+    try:
+        before = set(names(directory))
+        try:
+            yield
+        finally:
+            for name in names(directory):
+                if name not in before:
+                    with suppress(OSError):
+                        remove(name, directory)
+    finally:
+        os.close(directory)
+
+
+@contextmanager
+def extra_hosts(hosts: Sequence[tuple[str, str]], root: str = "/") -> Iterator[None]:
+    """Have these (name, address) lines in the container's /etc/hosts (written in place: it is a mount) while the block runs.
+    Raises SandboxError if it cannot be written, or is no regular file."""
+    if not hosts:
+        yield
+        return
+    try:
+        with Beneath(root) as tree:
+            file = _open_in_place(tree, b"etc/hosts")
+        if file is None:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        old = file.readall()
+        file.write((b"\n" if old and not old.endswith(b"\n") else b"") + hosts_lines(hosts))
+    except OSError as error:
+        raise SandboxError(
+            f"cannot add hosts to /etc/hosts: {error.strerror}", errno=error.errno or 0
+        ) from error
+    with file:
+        try:
+            yield
+        finally:
+            os.ftruncate(file.fileno(), 0)
+            os.pwrite(file.fileno(), old, 0)
+
+
+def hosts_lines(hosts: Sequence[tuple[str, str]]) -> bytes:
+    """Lines of /etc/hosts for (name, address) pairs."""
+    return "".join(f"{address}\t{name}\n" for name, address in hosts).encode()
 
 
 def check_lent(process: Process, shm: str = f"/{SHM}") -> None:

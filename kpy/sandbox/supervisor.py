@@ -11,6 +11,7 @@ file holds the new ledger at the end, and the outcome may have a `warning`, and 
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import json
 import os
@@ -55,8 +56,12 @@ def main(spec_fd: int, outcome_fd: int) -> None:
         _kill(_descendants(os.getpid()))
 
     signal.signal(signal.SIGTERM, stop)
-    if spec["reach"] is not None:
-        _confine(*spec["reach"])
+    try:
+        if spec["reach"] is not None:
+            _confine(*spec["reach"])
+    except _Refused as error:
+        os.write(outcome_fd, _refusal(error))
+        return
     emulated = None
     if spec["ledger"] is not None:
         emulated = Emulated(spec["ledger"], spec["uid"], spec["gid"], _groups(spec), spec["refused"])
@@ -81,11 +86,20 @@ def main(spec_fd: int, outcome_fd: int) -> None:
 
 def _confine(whole: Sequence[str], programs: Sequence[str]) -> None:
     """Keep this process, and so the RUN for which it does things, from the files of the builder. We do what the RUN asks:
-    what only its own process could not reach, it would reach through us."""
+    what only its own process could not reach, it would reach through us. A kernel without Landlock keeps nothing; one that
+    has it and refuses is an error, for a RUN must not be less confined than it was said to be."""
     arch = syscalls.native()
-    if arch is not None:
+    if arch is None:
+        raise _Refused("files cannot be kept from a RUN on this kind of machine", errno.ENOSYS)
+    try:
         seccomp.no_new_privs()
         landlock.only(arch, whole, programs)
+    except OSError as error:
+        raise _Refused("cannot keep the builder's files from the RUN", error.errno or 0) from error
+
+
+def _refusal(refused: _Refused) -> bytes:
+    return json.dumps({"error": str(refused), "errno": refused.number}).encode()
 
 
 def _become(libc: ctypes.CDLL, spec: dict[str, Any], report: int, emulated: Emulated | None) -> NoReturn:
@@ -110,7 +124,7 @@ def _become(libc: ctypes.CDLL, spec: dict[str, Any], report: int, emulated: Emul
     except CannotStart as error:
         _cannot(error.text, error.status)
     except _Refused as refused:
-        os.write(report, json.dumps({"error": str(refused), "errno": refused.number}).encode())
+        os.write(report, _refusal(refused))
     except BaseException as error:  # the child must never run the parent's code
         os.write(report, json.dumps({"error": f"{type(error).__name__}: {error}", "errno": 0}).encode())
     os._exit(1)

@@ -1,8 +1,10 @@
 """Cache mounts (R15): directories of the store that outlive builds; made once, shared or locked as the Dockerfile says.
 
 A directory is known by its id, the owner and mode that it starts with, and the content that it starts from, as in
-BuildKit. Beside it are `.lock`, held by whoever has it mounted, and for more private users at once `.1`, `.2` and on; and
-where files cannot be given to others, `.owners`: what a ledger says of those in it.
+BuildKit. It is `NAME.d/data`: where nothing can be mounted it is moved to the RUN and back, which takes rights in the
+directory that it is in, and nothing else may be there (kpy.sandbox.deputy). Beside that are `NAME.lock`, held by whoever has
+it mounted, and for more private users at once `NAME.1`, `NAME.2` and on; and where files cannot be given to others,
+`NAME.owners`: what a ledger says of those in it.
 """
 
 import hashlib
@@ -30,6 +32,7 @@ from kpy.util.erase import remove
 from kpy.util.locks import FileLock
 
 _MOST_PRIVATE = 1000
+_MOST_OWNERS = 1 << 28  # bytes of a list of owners
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,15 +96,32 @@ def _private(base: Path, name: str, services: Services, stack: ExitStack) -> Pat
 
 def _opened(path: Path, item: MountOp, services: Services, stack: ExitStack) -> Cache:
     """With what is known of its files; what is known when `stack` ends is kept."""
+    content = _content(path)
     if gives_owners():
-        return Cache(str(path), None)
-    with fs.io_errors("read", path):
+        return Cache(str(content), None)
+    with fs.io_errors("read", content):
         ledger = _load(path)
-        key, born = identify(AT_FDCWD, os.fsencode(path))
+        key, born = identify(AT_FDCWD, os.fsencode(content))
         ledger.records.setdefault(key, Record(stat.S_IFDIR | item.mode, item.uid, item.gid, born=born))
     before = set(_rows(ledger))
     stack.callback(_keep, path, ledger, before, services)
-    return Cache(str(path), ledger)
+    return Cache(str(content), ledger)
+
+
+def _content(path: Path) -> Path:
+    """The directory itself."""
+    return path.with_name(f"{path.name}.d") / "data"
+
+
+def _is_there(content: Path) -> bool:
+    """Raises StoreError if something else is: what is mounted is a directory of the store, and never what a link means."""
+    try:
+        found = content.lstat()
+    except FileNotFoundError:
+        return False
+    if not stat.S_ISDIR(found.st_mode):
+        raise StoreError(f"the cache mount in {content} is no directory", hint=f"remove {content.parent}")
+    return True
 
 
 def _keep(path: Path, ledger: Ledger, before: set[bytes], services: Services) -> None:
@@ -139,37 +159,44 @@ def _save(path: Path, ledger: Ledger) -> None:
 def _load(path: Path) -> Ledger:
     """What was kept. Devices have other numbers after a restart; inodes do not. As JSON: where the kernel cannot keep a RUN
     from the state directory, it may have written this."""
-    kept, device = Ledger(), path.stat().st_dev
+    kept, device = Ledger(), _content(path).lstat().st_dev
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        rows = json.loads(path.with_name(f"{path.name}.owners").read_bytes())
-        for inode, mode, uid, gid, rdev, born, xattrs in rows:
+        data = fs.read_regular(os.open(path.with_name(f"{path.name}.owners"), flags), _MOST_OWNERS)
+        for inode, mode, uid, gid, rdev, born, xattrs in json.loads(data or b"[]"):
             values = {str(name): bytes.fromhex(value) for name, value in xattrs.items()}
             kept.records[device, int(inode)] = Record(int(mode), int(uid), int(gid), int(rdev), int(born), values)
-    except (FileNotFoundError, ValueError, TypeError, AttributeError):
+    except (FileNotFoundError, ValueError, TypeError, AttributeError, RecursionError):
         return Ledger()
     return kept
 
 
 def _ensure(path: Path, item: MountOp, inputs: Sequence[Value], services: Services) -> None:
-    """Make the directory if it is not there; whole or not at all."""
-    if path.is_dir():
-        return
-    with FileLock(path.with_name(f"{path.name}.make"), cancel=services.cancel):
-        if path.is_dir():
+    """Make the directory if it is not there; whole or not at all. Raises StoreError, SandboxError."""
+    content = _content(path)
+    with fs.io_errors("make", content):
+        if _is_there(content):
             return
-        new = path.with_name(f"{path.name}.new")
-        with fs.io_errors("make", new):
-            remove(str(new))  # of a build that was killed
-            path.with_name(f"{path.name}.owners").unlink(missing_ok=True)
-            if item.input >= 0:
-                ledger = None if gives_owners() else Ledger()
-                _seed(new, item, inputs[item.input], services, ledger)
-                if ledger is not None:
-                    _save(path, ledger)
-            else:
-                os.mkdir(new)
-                _dress(new, item)
-            os.rename(new, path)
+    with FileLock(path.with_name(f"{path.name}.make"), cancel=services.cancel), fs.io_errors("make", content):
+        if _is_there(content):
+            return
+        new = content.with_name("data.new")
+        new.parent.mkdir(mode=0o700, exist_ok=True)
+        if path.is_dir() and not path.is_symlink():
+            os.rename(path, content)  # where kpy kept it until 0.1
+            return
+        remove(str(new))  # of a build that was killed
+        path.with_name(f"{path.name}.owners").unlink(missing_ok=True)
+        if item.input >= 0:
+            ledger = None if gives_owners() else Ledger()
+            _seed(new, item, inputs[item.input], services, ledger)
+            os.rename(new, content)
+            if ledger is not None:
+                _save(path, ledger)
+        else:
+            os.mkdir(new)
+            _dress(new, item)
+            os.rename(new, content)
 
 
 def _dress(new: Path, item: MountOp) -> None:

@@ -88,7 +88,8 @@ def _source(item: MountOp, value: Value, services: Services, stack: ExitStack, l
     if value.source.lookup(path) is None:
         raise ContextError(f'"/{path}": not found in the build context', hint="is it excluded by .dockerignore?")
     if value.root:
-        return (os.path.join(value.root, path) if path else value.root), False
+        root = os.path.realpath(value.root)  # the user's word; a mount is never what a link in the context means
+        return (os.path.join(root, path) if path else root), False
     return materialise(value, path, services, stack, ledger), True
 
 

@@ -4,8 +4,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import kpy
+import pytest
 
+import kpy
+from kpy.linux import landlock
+from kpy.linux.syscalls import native
+
+_ARCH = native()
 _CODE = """
 import os, sys
 sys.path.insert(0, sys.argv[1])
@@ -61,3 +66,74 @@ def test_files_of_other_directories_are_out_of_reach(tmp_path: Path) -> None:
         "read open", "write open", "make open", "unlink open", "see open",
         "read programs", "see programs", "see closed", "write file", "move", "move again", "link again",
     ]  # fmt: skip
+
+
+_REFUSED = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from kpy.errors import SandboxError
+from kpy.linux import landlock, seccomp, syscalls
+from kpy.sandbox import deputy, spawn
+from kpy.sandbox.base import Process
+from kpy.util.cancel import Cancel
+
+arch = syscalls.native()
+if landlock.version(arch) < 2:
+    sys.exit("none")
+seccomp.no_new_privs()
+for _ in range(16):  # LANDLOCK_MAX_NUM_LAYERS
+    landlock.keep_apart(arch)
+
+def attempt(action):
+    try:
+        print("went on:", action())
+    except (OSError, SandboxError) as error:
+        print(error)
+
+reach = spawn.Reach(("/",), ())
+attempt(lambda: landlock.only(arch, ["/"], []))
+attempt(lambda: landlock.keep_apart(arch))
+attempt(lambda: deputy.confined(reach, lambda: "unconfined"))
+with Cancel() as cancel:
+    job = spawn.Job(Process(("/bin/true",), ()), "/", (), reach=reach)
+    attempt(lambda: spawn.run(job, print, cancel))
+"""
+
+
+def test_a_wall_that_cannot_be_put_up_is_an_error(tmp_path: Path) -> None:
+    """Landlock nests to a depth of 16; deeper, it refuses. Nothing runs then less confined than was said."""
+    package = str(Path(kpy.__file__).parents[1])
+
+    done = subprocess.run([sys.executable, "-c", _REFUSED, package], capture_output=True, text=True, check=False)
+
+    if done.stderr == "none\n":
+        return  # nothing to promise
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [
+        "[Errno 7] landlock_restrict_self: Argument list too long",
+        "[Errno 7] landlock_restrict_self: Argument list too long",
+        "cannot confine what is done for a RUN: landlock_restrict_self: Argument list too long",
+        "cannot keep the builder's files from the RUN: argument list too long",
+    ]
+
+
+def test_a_thread_is_confined_and_no_other(tmp_path: Path) -> None:
+    """What is done for a RUN is done in a thread of its own; the builder goes on as before."""
+    from kpy.sandbox.deputy import confined
+    from kpy.sandbox.spawn import Reach
+
+    (tmp_path / "image").mkdir()
+    (tmp_path / "login").write_text("secret")
+    reach = Reach((str(tmp_path / "image"),), ())
+    (tmp_path / "image" / "link").symlink_to(tmp_path / "login")
+
+    assert confined(reach, lambda: (tmp_path / "image" / "file").write_text("x")) == 1
+    if _ARCH is not None and landlock.version(_ARCH) >= 2:
+        for attempt in (
+            (tmp_path / "image" / "link").read_text, lambda: (tmp_path / "login").write_text("evil"),
+            lambda: (tmp_path / "image" / "file").rename(tmp_path / "out"), lambda: (tmp_path / "login").rename(tmp_path / "image" / "in"),
+            (tmp_path / "login").unlink, (tmp_path / "image").rmdir,
+        ):  # fmt: skip
+            with pytest.raises(OSError):
+                confined(reach, attempt)
+    assert (tmp_path / "login").read_text() == "secret"

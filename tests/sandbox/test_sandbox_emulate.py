@@ -15,7 +15,9 @@ from kpy.linux import libc
 from kpy.linux.birth import identify
 from kpy.linux.ledger import Ledger, Record
 from kpy.sandbox.base import Mount
-from kpy.sandbox.emulate import Shelf, mounted, resolve
+from kpy.sandbox.emulate import Shelf, mounted
+from kpy.sandbox.rootpath import RootPaths
+from kpy.sandbox.spawn import Reach
 from kpy.snapshot.diff import differences
 from kpy.snapshot.scan import MODE, UID, scan, settle
 
@@ -27,7 +29,7 @@ class Place:
         self.root, self.host = path / "root", path / "host"
         self.root.mkdir()
         self.host.mkdir()
-        self.shelf = Shelf(str(self.root), str(path / "aside"))
+        self.shelf = Shelf(str(self.root), str(path / "aside"), reach=Reach((str(self.root),), ()))
         self.warned: list[bytes] = []
 
     def changes(self, *mounts: Mount, during: object = None) -> list[str]:
@@ -159,18 +161,34 @@ def test_a_cache_that_the_run_removed_is_empty(place: Place) -> None:
     assert os.listdir(place.host) == []
 
 
-def test_a_cache_on_another_file_system_is_copied_and_brought_back(place: Place, tmp_path: Path) -> None:
-    from kpy.sandbox.emulate import _bring_back
+def _apart(monkeypatch: pytest.MonkeyPatch, top: Path) -> None:
+    """As if `top` were a file system of its own."""
+    rename = os.rename
 
-    target = tmp_path / "target"
-    (target / "sub").mkdir(parents=True)
-    (target / "sub" / "new").write_text("kept")
-    (place.host / "old").touch()
+    def only_within(old: str, new: str, *, src_dir_fd: int, dst_dir_fd: int) -> None:
+        if os.path.samestat(os.stat(top), os.fstat(src_dir_fd)) != os.path.samestat(os.stat(top), os.fstat(dst_dir_fd)):
+            raise OSError(errno.EXDEV, "another file system", old)
+        rename(old, new, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
 
-    _bring_back(str(target), str(place.host), lambda _, __: None)
+    monkeypatch.setattr(os, "rename", only_within)
 
-    assert os.listdir(place.host) == ["sub"]
-    assert (place.host / "sub" / "new").read_text() == "kept"
+
+def test_a_cache_on_another_file_system_is_copied_and_brought_back(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = place.host / "cache"
+    cache.mkdir(mode=0o750)
+    (cache / "old").touch()
+    _apart(monkeypatch, place.host)
+
+    def work() -> None:
+        (place.root / "c" / "old").unlink()
+        (place.root / "c" / "sub").mkdir()
+        (place.root / "c" / "sub" / "new").write_text("kept")
+
+    assert place.changes(Mount("bind", "/c", source=str(cache)), during=work) == []
+    assert os.listdir(place.host) == ["cache"]
+    assert os.listdir(cache) == ["sub"]
+    assert (cache / "sub" / "new").read_text() == "kept"
+    assert stat.S_IMODE(cache.stat().st_mode) == 0o750
 
 
 def test_mounts_within_mounts(place: Place) -> None:
@@ -216,14 +234,15 @@ def test_a_socket_can_be_connected_to(place: Place, monkeypatch: pytest.MonkeyPa
 def test_no_symlink_leaves_the_root(tmp_path: Path, link: str, target: str, expected: str) -> None:
     (tmp_path / "link").symlink_to(link)
 
-    assert resolve(str(tmp_path), target) == str(tmp_path / expected)
+    with RootPaths(str(tmp_path)) as paths:
+        assert paths.find(target).path == f"/{expected}"
 
 
 def test_a_loop_of_symlinks_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("link")
 
-    with pytest.raises(SandboxError, match="too many symlinks"):
-        resolve(str(tmp_path), "/link/x")
+    with RootPaths(str(tmp_path)) as paths, pytest.raises(SandboxError, match="too many symlinks"):
+        paths.find("/link/x")
 
 
 def test_nothing_is_mounted_at_the_root(place: Place) -> None:
@@ -248,7 +267,7 @@ def test_what_cannot_be_moved_aside_is_left_alone(place: Place, monkeypatch: pyt
     (place.root / "volume").mkdir()
     (place.root / "volume" / "data").write_text("precious")
 
-    def busy(source: str, target: str) -> None:
+    def busy(source: str, target: str, **places: int) -> None:
         raise OSError(errno.EBUSY, "busy", source)
 
     monkeypatch.setattr(os, "rename", busy)
@@ -267,7 +286,7 @@ def test_a_secret_that_the_container_mounts_at_the_same_place(
     key.parent.mkdir(parents=True)
     key.write_bytes(b"s3")
 
-    def busy(source: str, target: str) -> None:
+    def busy(source: str, target: str, **places: int) -> None:
         raise OSError(errno.EBUSY, "busy", source)
 
     monkeypatch.setattr(os, "rename", busy)
