@@ -97,7 +97,8 @@ class RootPaths:
             done.append(part)
             if why := self._closed("/" + "/".join(done), passing=bool(todo)):
                 raise SandboxError(
-                    f"{target}: {why}", hint="mount it elsewhere, or build where user namespaces are allowed"
+                    f"cannot put a mount at {target}, which leads to /{'/'.join(done)}: {why}",
+                    hint="mount it elsewhere, or build where user namespaces are allowed",
                 )
             if kind == stat.S_IFDIR and todo:
                 directories.append(self.hold(os.open(part, STEP, dir_fd=directories[-1])))
