@@ -1,12 +1,13 @@
 """What .dockerignore keeps out of a directory context, and by which of its lines (G10). For people who look for what
 makes their context large; a build never asks."""
 
-import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from kpy.buildcontext.directory import DirectoryContext
 from kpy.dockerfile.dockerignore import Rule
+from kpy.errors import ContextError
+from kpy.layer.entry import Entry, Kind
 from kpy.util import paths
 
 
@@ -23,48 +24,54 @@ class LeftOut:
 
 def left_out(context: DirectoryContext) -> Iterator[LeftOut]:
     """In the order of a layer; of a directory that is out as a whole only the directory."""
+    everything = context.with_ignore(None)
     todo = [""]
     while todo:
         path = todo.pop()
         if path and context.excluded(path):
-            found = _leave(context, path)
+            found = _leave(context, everything, path)
             if found is not None:
                 yield found
                 continue
-        if os.path.isdir(_place(context, path)) and not os.path.islink(_place(context, path)):
-            todo += sorted((paths.join(path, name) for name in _names(_place(context, path))), reverse=True)
+        todo += sorted((paths.join(path, name) for name in _names(everything, path)), reverse=True)
 
 
-def _leave(context: DirectoryContext, path: str) -> LeftOut | None:
+def _leave(context: DirectoryContext, everything: DirectoryContext, path: str) -> LeftOut | None:
     """None for a directory that is excluded, but in which something is not."""
-    place = _place(context, path)
-    is_directory = os.path.isdir(place) and not os.path.islink(place)
+    is_directory = (top := _look(everything, path)) is not None and top.kind is Kind.DIR
     if is_directory and context.lookup(path) is not None:
         return None
     rule = context.ignore.decisive(path)
     assert rule is not None
     files, size = 0, 0
-    todo = [place]
+    todo = [top] if top is not None else []
     while todo:
-        here = todo.pop()
-        if os.path.isdir(here) and not os.path.islink(here):
-            todo += [os.path.join(here, name) for name in _names(here)]
+        entry = todo.pop()
+        if entry.kind is Kind.DIR:
+            todo += _inside(everything, entry.path)
             continue
-        try:
-            size += os.lstat(here).st_size
-        except OSError:
-            continue  # it has just gone
+        size += entry.size or len(entry.link.encode("utf-8", "surrogateescape"))
         files += 1
     return LeftOut(path, rule, is_directory, files, size)
 
 
-def _place(context: DirectoryContext, path: str) -> str:
-    return os.path.join(context.root, path) if path else context.root
-
-
-def _names(directory: str) -> list[str]:
+def _look(everything: DirectoryContext, path: str) -> Entry | None:
     """What is excluded need not be readable."""
     try:
-        return os.listdir(directory)
-    except OSError:
-        return []
+        return everything.lookup(path)
+    except ContextError:
+        return None
+
+
+def _inside(everything: DirectoryContext, directory: str) -> Sequence[Entry]:
+    try:
+        return list(everything.listing(directory))
+    except ContextError:
+        return ()
+
+
+def _names(everything: DirectoryContext, directory: str) -> Sequence[str]:
+    try:
+        return everything.children(directory)
+    except ContextError:
+        return ()
