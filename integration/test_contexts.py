@@ -354,18 +354,84 @@ def test_f08_an_oci_layout_stands_for_an_image(build, kpy, workdir) -> None:
 # --- Dockerfiles
 
 
-def test_dockerfiles_linked_outside_and_with_their_own_ignore_file(build, workdir) -> None:
+def test_dockerfiles_outside_of_the_context_with_their_own_ignore_file(build, workdir) -> None:
     context = workdir / "context"
     context.mkdir()
     for name in ("a", "b"):
         (context / name).write_text(name)
     (workdir / "elsewhere").write_text(DOCKERFILE)
-    (context / "Dockerfile").symlink_to("../elsewhere")
-    assert {"ctx/a", "ctx/b"} <= set(build(context))
+    (workdir / "link").symlink_to("elsewhere")
+    assert {"ctx/a", "ctx/b"} <= set(build(context, "-f", workdir / "link"))
     (workdir / "elsewhere.dockerignore").write_text("b\n")
     (context / ".dockerignore").write_text("a\n")
     assert "ctx/b" not in build(context, "-f", workdir / "elsewhere")  # G01
+    (context / "inside").write_text(DOCKERFILE)
+    (context / "Dockerfile").symlink_to("inside")
     assert "ctx/a" not in build(context)
+
+
+@pytest.mark.parametrize("question", [(), ("--check",), ("--call=outline",), ("--call=targets,format=json",), ("--call=context",)])
+@pytest.mark.parametrize("name", ["Dockerfile", "dockerfile", ".dockerignore", "Dockerfile.dockerignore"])
+def test_no_file_of_this_machine_is_shown_by_a_link_in_a_context(kpy, workdir, name: str, question: tuple[str, ...]) -> None:
+    """The excerpt of the error once showed the environment of the builder, or its token of one line."""
+    context = workdir / "context"
+    context.mkdir()
+    if name.endswith("ignore"):
+        (context / "Dockerfile").write_text(DOCKERFILE)
+    (workdir / "token").write_text("[s3cret: value\n")
+    for target in ("/proc/self/environ", "../token", str(workdir / "token")):
+        (context / name).unlink(missing_ok=True)
+        (context / name).symlink_to(target)
+        done = kpy.with_env(TOKEN="[s3cret")("build", *question, context, check=False)
+        assert done.returncode == 5, done.stderr
+        assert f"{name} is a link to {target}, which is not in the context" in done.stderr
+        assert "s3cret" not in done.stderr + done.stdout
+        assert "Traceback" not in done.stderr
+
+
+def test_nothing_of_a_context_is_waited_for(kpy, workdir) -> None:
+    (workdir / "context").mkdir()
+    os.mkfifo(workdir / "context" / "Dockerfile")
+    done = kpy("build", workdir / "context", check=False, timeout=60)
+    assert (done.returncode, "it is a named pipe" in done.stderr) == (5, True)
+    (workdir / "context" / "Dockerfile").unlink()
+    (workdir / "context" / "Dockerfile").write_text(DOCKERFILE)
+    os.mkfifo(workdir / "context" / ".dockerignore")
+    done = kpy("build", workdir / "context", check=False, timeout=60)
+    assert (done.returncode, "cannot read .dockerignore: it is a named pipe" in done.stderr) == (5, True)
+    os.mkfifo(workdir / "index.json")
+    (workdir / "context" / ".dockerignore").unlink()
+    (workdir / "context" / "Dockerfile").write_text("FROM base\n")
+    done = kpy("build", f"--build-context=base=oci-layout://{workdir}:v1", workdir / "context", check=False, timeout=60)
+    assert (done.returncode, "is not a regular file" in done.stderr) == (6, True)
+
+
+def test_a_dockerfile_of_a_repository_or_archive_is_no_link_out_of_it(kpy, web, workdir) -> None:
+    url, root, _ = web
+    work = workdir / "evil"
+    work.mkdir()
+    (work / "Dockerfile").symlink_to("/proc/self/environ")
+    (work / "out").symlink_to("/")
+    git(work, "init", "-q", "-b", "main")
+    git(work, "add", "-A")
+    git(work, "commit", "-q", "-m", "x")
+    git(work, "clone", "-q", "--bare", "--no-local", ".", str(root / "evil.git"))
+    git(root / "evil.git", "update-server-info")
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        tar.add(work / "Dockerfile", "Dockerfile")
+    (root / "evil.tar").write_bytes(out.getvalue())
+    kpy = kpy.with_env(TOKEN="s3cret")
+    for context, stdin in ((f"{url}/evil.git", b""), (f"{url}/evil.tar", b""), ("-", out.getvalue())):
+        done = kpy("build", context, stdin=stdin, check=False)
+        assert (done.returncode, "s3cret" in done.stderr) == (5, False), done.stderr
+        assert "Dockerfile is a link to /proc/self/environ, which is not in the context" in done.stderr
+    done = kpy("build", f"{url}/evil.git#main:out", check=False)
+    assert (done.returncode, "leads out of the repository" in done.stderr) == (5, True)
+    done = kpy("build", "-f", "out/etc/passwd", f"{url}/evil.git", check=False)
+    assert (done.returncode, "root:" in done.stderr) == (5, False)
+    done = kpy("executor", f"--context=dir://{work}", "--context-sub-path=out", "--no-push", check=False)
+    assert (done.returncode, "leads out of the context" in done.stderr) == (5, True)
 
 
 def test_a_user_owns_nothing_of_the_context(build, workdir, dev: User) -> None:

@@ -4,9 +4,11 @@ What is remote is fetched only when the plan needs it.
 """
 
 import os
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from kpy.app import incontext
 from kpy.app.options import BuildOptions, Environment
 from kpy.buildcontext.directory import DirectoryContext
 from kpy.buildcontext.objects import is_object
@@ -37,15 +39,16 @@ class Named:
     directories: dict[str, Context]
 
 
-def read_named(options: BuildOptions, environment: Environment) -> Named:
-    """Check and sort them; nothing is fetched. Raises UsageError, ContextError."""
+def read_named(options: BuildOptions, environment: Environment, stack: ExitStack) -> Named:
+    """Check and sort them; nothing is fetched. Directories are open until `stack` ends. Raises UsageError, ContextError."""
     planned: list[tuple[str, str, str]] = []
     directories: dict[str, Context] = {}
     for name, value in options.build_contexts:
         key = context_key(name)
         kind, meaning = _meaning(name, value, environment)
         if kind == "local":
-            directories[key] = directory_context(meaning, [os.path.join(meaning, ".dockerignore")])
+            files = local_context(meaning, stack)
+            directories[key] = with_ignore(files, meaning, ignore_in(files, of=f" of --build-context {name}"))
             meaning = ""
         planned.append((key, kind, meaning))
     return Named(tuple(planned), directories)
@@ -80,16 +83,29 @@ def _meaning(name: str, value: str, environment: Environment) -> tuple[str, str]
     raise ContextError(f"--build-context {name}: {value} {what}")
 
 
-def directory_context(directory: str, ignore_files: list[str]) -> Context:
-    """A directory with the first ignore file that is there (G01, G08)."""
-    for path in ignore_files:
-        if path and os.path.isfile(path):
-            ignore = Ignore.parse(_read_ignore(path), os.path.basename(path))
-            return Context(DirectoryContext(directory, ignore), "")
-    return Context(DirectoryContext(directory), directory)
+def local_context(directory: str, stack: ExitStack) -> DirectoryContext:
+    """The files of a directory that the user named, until `stack` ends. Raises ContextError."""
+    try:
+        return stack.enter_context(DirectoryContext(directory))
+    except OSError as error:
+        raise ContextError(f"cannot open the build context {directory}: {fs.reason(error)}") from error
 
 
-def _read_ignore(path: str) -> bytes:
+def with_ignore(files: DirectoryContext, directory: str, ignore: Ignore | None) -> Context:
+    """The context of a directory with these patterns. Without any, the directory itself has exactly the files."""
+    return Context(files, directory) if ignore is None else Context(files.with_ignore(ignore), "")
+
+
+def ignore_in(files: DirectoryContext, path: str = ".dockerignore", *, of: str = "") -> Ignore | None:
+    """The patterns of an ignore file that lies in the context (G01, G08); None if there is no such file."""
+    data = incontext.read(files, path, MAX_IGNORE, what=path + of, hint="make it a file, or remove it")
+    return None if data is None else Ignore.parse(data, os.path.basename(path))
+
+
+def ignore_outside(path: str) -> Ignore | None:
+    """Those of an ignore file that lies in no context, which is the user's own: links are followed."""
+    if not os.path.isfile(path):
+        return None
     try:
         with open(path, "rb") as stream:
             data = stream.read(MAX_IGNORE + 1)
@@ -97,7 +113,7 @@ def _read_ignore(path: str) -> bytes:
         raise ContextError(f"cannot read {path}: {fs.reason(error)}") from error
     if len(data) > MAX_IGNORE:
         raise ContextError(f"{path} is larger than {MAX_IGNORE >> 20} MiB")
-    return data
+    return Ignore.parse(data, os.path.basename(path))
 
 
 def with_layouts(resolve: ResolveImage) -> ResolveImage:

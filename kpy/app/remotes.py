@@ -61,16 +61,21 @@ class Remotes:
     def fetch(self, op: HttpOp | GitOp, ident: str) -> FilesValue:
         """The files of a step (solver.values.Services.fetch)."""
         if isinstance(op, GitOp):
-            return FilesValue(DirectoryContext(self._checkout(op.remote, keep_git_dir=op.keep_git_dir)))
+            return FilesValue(self.repository(op.remote, keep_git_dir=op.keep_git_dir)[0])
         store = locate(op.url, self._variables) if is_object(op.url) else None
         return FilesValue(self._download(op.url, op.checksum, op.filename, ident, store))
 
     # --- for contexts
 
-    def repository(self, remote: GitRemote, *, keep_git_dir: bool) -> str:
-        """A directory with exactly the files of a checkout."""
+    def context(self, remote: GitRemote, *, keep_git_dir: bool) -> tuple[DirectoryContext, str]:
+        """As `repository`, shown as a step of its own."""
         with step(self._report, f"context {remote.shown}", f"load git source {remote.shown}"):
-            return self._checkout(remote, keep_git_dir=keep_git_dir)
+            return self.repository(remote, keep_git_dir=keep_git_dir)
+
+    def repository(self, remote: GitRemote, *, keep_git_dir: bool) -> tuple[DirectoryContext, str]:
+        """A checkout, and a directory with exactly its files."""
+        root = self._checkout(remote, keep_git_dir=keep_git_dir)
+        return self._stack.enter_context(DirectoryContext(root)), root
 
     def file(self, url: str, name: str) -> Download:
         """The file that a URL gives, or the name of an object. Only here the environment's token of Azure is used for a

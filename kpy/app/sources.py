@@ -5,7 +5,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import BinaryIO, cast
 
-from kpy.app.contexts import directory_context, read_named
+from kpy.app import incontext
+from kpy.app.contexts import ignore_in, ignore_outside, local_context, read_named, with_ignore
 from kpy.app.options import BuildOptions, Environment
 from kpy.app.remotes import Remotes
 from kpy.buildcontext.archive import HEAD, archive_context, looks_like_archive
@@ -13,14 +14,13 @@ from kpy.buildcontext.directory import DirectoryContext
 from kpy.buildcontext.empty import EmptyContext
 from kpy.buildcontext.http import Download
 from kpy.buildcontext.objects import is_object
+from kpy.dockerfile.dockerignore import Ignore
 from kpy.dockerfile.forms import FormError
 from kpy.dockerfile.model import Dockerfile
 from kpy.dockerfile.parser import parse
 from kpy.dockerfile.remotes import is_git, is_http, parse_bool, parse_git
 from kpy.errors import ContextError, UsageError
-from kpy.layer.entry import Kind
 from kpy.layer.source import FileSource
-from kpy.solver.lookup import parts_of, resolve
 from kpy.solver.values import Context
 from kpy.util import fs, http
 from kpy.util.cancel import Cancel
@@ -47,13 +47,26 @@ class Sources:
 
 @dataclass(frozen=True, slots=True)
 class _Main:
-    """The main context. `directory` is that of a local one; `dockerfile` is the context, where it is a Dockerfile."""
+    """The main context. `directory` is that of a local one, without symlinks, and `named` as the user wrote it, absolute;
+    `root` is a directory with exactly the files; `dockerfile` is the context, where it is a Dockerfile."""
 
     files: FileSource
     directory: str = ""
+    named: str = ""
     root: str = ""
     dockerfile: bytes | None = None
     modified: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A Dockerfile: its content and its name for messages. `path` is that of a local one, absolute; `inside` is the path in
+    the local context that it lies in."""
+
+    data: bytes
+    shown: str = "Dockerfile"
+    path: str = ""
+    inside: str = ""
 
 
 def is_remote(context: str) -> bool:
@@ -67,15 +80,23 @@ def read_sources(
     """Find, fetch and parse. What was fetched lives as long as `stack`. Raises ContextError, DockerfileError, UsageError."""
     opener = _Opener(options, environment, remotes, spool, cancel, stack)
     main = opener.main()
-    path, shown, data = opener.dockerfile(main)
-    if main.directory:
-        context = directory_context(
-            main.directory, [f"{path}.dockerignore" if path else "", os.path.join(main.directory, ".dockerignore")]
-        )
-    else:
-        context = Context(main.files, main.root)
-    named = read_named(options, environment)
-    return Sources(parse(data, shown), path or options.context, {"": context, **named.directories}, named.planned, main.modified)
+    file = opener.dockerfile(main)
+    context = Context(main.files, main.root)
+    if main.directory and isinstance(main.files, DirectoryContext):
+        context = with_ignore(main.files, main.directory, _ignore(main.files, file))
+    named = read_named(options, environment, stack)
+    contexts = {"": context, **named.directories}
+    return Sources(parse(file.data, file.shown), file.path or options.context, contexts, named.planned, main.modified)
+
+
+def _ignore(files: DirectoryContext, file: _File) -> Ignore | None:
+    """The patterns of the Dockerfile's own ignore file, which lies where it lies, else of the context's (G01)."""
+    own = None
+    if file.inside:
+        own = ignore_in(files, f"{file.inside}.dockerignore")
+    elif file.path:
+        own = ignore_outside(f"{file.path}.dockerignore")
+    return ignore_in(files) if own is None else own
 
 
 class _Opener:
@@ -100,8 +121,8 @@ class _Opener:
             return self._stdin()
         directory = os.path.join(self._environment.directory, context)
         if os.path.isdir(directory):
-            directory = os.path.realpath(directory)
-            return _Main(DirectoryContext(directory), directory, directory)
+            real = os.path.realpath(directory)
+            return _Main(local_context(real, self._stack), real, os.path.abspath(directory), real)
         if is_git(context) or context.startswith("github.com/"):
             return self._git(context)
         if is_http(context) or is_object(context):
@@ -144,8 +165,8 @@ class _Opener:
             raise UsageError(f"build context: {error.message}", hint=error.hint) from error
         except ValueError as error:
             raise UsageError(f"--build-arg {_KEEP_GIT_DIR}: {error} is neither true nor false") from error
-        root = self._remotes.repository(remote, keep_git_dir=keep)
-        return _Main(DirectoryContext(root), root=root, modified=int(os.stat(root).st_mtime))
+        files, root = self._remotes.context(remote, keep_git_dir=keep)
+        return _Main(files, root=root, modified=int(os.stat(root).st_mtime))
 
     def _http(self, context: str) -> _Main:
         found = self._remotes.file(context, _REMOTE_FILE)
@@ -160,33 +181,51 @@ class _Opener:
 
     # --- the Dockerfile
 
-    def dockerfile(self, main: _Main) -> tuple[str, str, bytes]:
-        """Path on this machine ("" when it has none), name for messages, content."""
+    def dockerfile(self, main: _Main) -> _File:
+        """The Dockerfile. One that lies in the context is read as a file of the context: its author is not the user."""
         file = self._options.file
         if file == "-":
-            return "", "Dockerfile", _bounded(self._environment.stdin.read(MAX_DOCKERFILE + 1), "on standard input")
+            return _File(_bounded(self._environment.stdin.read(MAX_DOCKERFILE + 1), "on standard input"))
         if is_http(file):
             found = self._remotes.file(file, "Dockerfile")
             with found.open_content() as stream:
-                return "", "Dockerfile", _bounded(stream.read(MAX_DOCKERFILE + 1), f"at {http.redact(file)}")
+                return _File(_bounded(stream.read(MAX_DOCKERFILE + 1), f"at {http.redact(file)}"))
         if main.dockerfile is not None:
             if not file:
-                return "", "Dockerfile", main.dockerfile
+                return _File(main.dockerfile)
             if not os.path.isabs(file):
                 raise UsageError(f"the context {http.redact(self._options.context)} is a Dockerfile, and --file names another one")
-        if main.directory or os.path.isabs(file):
-            path = self._local_path(main.directory)
-            return path, self._shown(path), _read(path)
-        return ("", *_inside(main.files, file))
+        if not main.directory and not os.path.isabs(file):
+            return _remote_file(main.files, [file] if file else ["Dockerfile", "dockerfile"])
+        path, inside = self._place(main) if main.directory else (file, "")
+        shown = self._shown(path)
+        if not inside:
+            return _File(_read(path), shown, path)
+        data = _read_inside(main.files, inside, shown)
+        if data is None:
+            raise ContextError(f"cannot read the Dockerfile {shown}: no such file or directory", hint="-f names another file")
+        return _File(data, shown, path, inside)
 
-    def _local_path(self, directory: str) -> str:
-        if self._options.file:
-            path = os.path.join(self._environment.directory, self._options.file)
-            inside = os.path.join(directory, self._options.file)
-            return inside if directory and not os.path.exists(path) and os.path.exists(inside) else path
-        path = os.path.join(directory, "Dockerfile")
-        lower = os.path.join(directory, "dockerfile")
-        return lower if not os.path.lexists(path) and os.path.lexists(lower) else path  # G09
+    def _place(self, main: _Main) -> tuple[str, str]:
+        """The path of a Dockerfile of this machine, and its path in the local context, "" if it does not lie there.
+
+        The absolute text decides, before links are followed: a link in the context is never the user's word. Links above
+        the file that lead into the context are.
+        """
+        file = self._options.file
+        if not file:
+            is_lower = main.files.lookup("Dockerfile") is None and main.files.lookup("dockerfile") is not None  # G09
+            file = "dockerfile" if is_lower else "Dockerfile"
+            return os.path.join(main.directory, file), file
+        path = os.path.abspath(os.path.join(self._environment.directory, file))
+        other = os.path.abspath(os.path.join(main.directory, file))
+        if not os.path.lexists(path) and os.path.lexists(other):
+            path = other
+        real = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
+        for text, top in ((path, main.named), (path, main.directory), (real, main.directory)):
+            if text.startswith(f"{top.rstrip('/')}/"):
+                return path, os.path.relpath(text, top)
+        return path, ""
 
     def _shown(self, path: str) -> str:
         shown = os.path.relpath(path, self._environment.directory)
@@ -199,26 +238,19 @@ def _time(found: Download) -> int:
     return entry.mtime // 1_000_000_000 if entry is not None else 0
 
 
-def _inside(files: FileSource, file: str) -> tuple[str, bytes]:
-    """The name and content of a Dockerfile in a context that is no local directory; links stay inside."""
-    for name in [file] if file else ["Dockerfile", "dockerfile"]:
-        entry = files.lookup(resolve(files, "/".join(parts_of(name))))
-        if entry is None:
-            continue
-        if entry.kind is not Kind.FILE:
-            raise ContextError(f"cannot read the Dockerfile {name}: it is no file")
-        if entry.size > MAX_DOCKERFILE:
-            raise ContextError(f"the Dockerfile {name} is larger than {MAX_DOCKERFILE >> 20} MiB")
-        with files.reading([entry]) as opener, opener(entry) as stream:
-            return name, _all(stream)
-    raise ContextError(f"the build context has no {file or 'Dockerfile'}", hint="-f names the Dockerfile in the context")
+def _read_inside(files: FileSource, path: str, shown: str) -> bytes | None:
+    """The content of a Dockerfile that lies in a context; None if there is none."""
+    return incontext.read(
+        files, path, MAX_DOCKERFILE, what=f"the Dockerfile {shown}", hint="-f PATH names a Dockerfile outside of the context"
+    )
 
 
-def _all(stream: BinaryIO) -> bytes:
-    parts = []
-    while data := stream.read(1 << 20):
-        parts.append(data)
-    return b"".join(parts)
+def _remote_file(files: FileSource, names: list[str]) -> _File:
+    """The first Dockerfile of these names, in a context that is no local directory."""
+    for name in names:
+        if (data := _read_inside(files, name, name)) is not None:
+            return _File(data, name)
+    raise ContextError(f"the build context has no {names[0]}", hint="-f names the Dockerfile in the context")
 
 
 def _read(path: str) -> bytes:
