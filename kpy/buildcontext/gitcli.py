@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from kpy.dockerfile.remotes import basic_authorization
 from kpy.errors import ContextError
-from kpy.util import fs
+from kpy.util import children, fs
 from kpy.util.cancel import Cancel
 from kpy.util.proxies import Proxies
 
@@ -142,10 +142,9 @@ class Git:
             command.append(f"--work-tree={work_tree}")
         command += arguments
         try:
-            process = subprocess.Popen(
+            process = children.lead(
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                 env=self._variables, cwd=work_tree or os.path.dirname(self._git_dir), umask=0o022,
-                start_new_session=True,
             )  # fmt: skip
         except OSError as error:
             raise ContextError(f"cannot run {self._settings.program}: {fs.reason(error)}") from error
