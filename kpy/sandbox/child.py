@@ -20,7 +20,7 @@ import sys
 
 from kpy.linux import capabilities, libc
 from kpy.linux.namespaces import CLONE_NEWPID
-from kpy.sandbox import mounts, program, rlimits
+from kpy.sandbox import mounts, program, reap, rlimits
 from kpy.sandbox.stubs import Stub
 
 TYPE_CHECKING = False  # as mypy knows it; importing typing takes longer than all else here
@@ -107,7 +107,7 @@ def _guarded(spec: "dict[str, Any]", control: Control, alive: int) -> None:
 
 
 def _run(spec: "dict[str, Any]", control: Control) -> None:
-    """Enter the root, start the command, reap until it ends, and say how it ended."""
+    """Enter the root, start the command, reap until it ends, end the rest, and say how it ended."""
     private = bool(spec["private_pids"])
     if not private:
         libc.prctl(libc.PR_SET_CHILD_SUBREAPER, 1)
@@ -123,18 +123,42 @@ def _run(spec: "dict[str, Any]", control: Control) -> None:
         return
     sys.path.clear()  # nothing of the image's is ever imported
     sys.path_importer_cache.clear()
+    # Those that a RUN may send, or have the kernel send (SIGXCPU). It has its own again.
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD, signal.SIGTERM}:
+        signal.signal(number, signal.SIG_IGN)
     pid = os.fork()
     if pid == 0:
         _become(spec, control, emulated)
+    running = [pid]
     if not private:
-        signal.signal(signal.SIGTERM, lambda *_: os.kill(pid, signal.SIGKILL))
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
-    if emulated is None:
-        control.send(b"exit", b"%d" % _reap(pid))
-        if not private:
-            _kill_children()
-    else:
-        _follow(emulated, pid, control, private=private)
+        _end_on_signal(running)
+    if emulated is not None:
+        # As an ordinary user's: what is done for a RUN is not done with more rights than it has. But for its memory,
+        # which a security module (Yama) may want this capability for.
+        capabilities.limit(1 << capabilities.SYS_PTRACE)
+    status = emulated.follow(pid) if emulated is not None else None
+    status = _reap(pid) if status is None else status
+    running.clear()
+    left = 0 if private else len(reap.end_children())
+    if left:  # kpy looks for them, and says what it finds
+        control.error(f"{left} processes of RUN did not end", 0)
+        return
+    if emulated is not None:
+        if private:
+            _kill_all()
+        _finish(emulated, control)
+    control.send(b"exit", b"%d" % status)
+
+
+def _end_on_signal(running: list[int]) -> None:
+    """From now on SIGTERM, and the end of kpy, kill those who run, and so end all."""
+
+    def stop(*_: object) -> None:
+        for pid in running:
+            os.kill(pid, signal.SIGKILL)
+
+    signal.signal(signal.SIGTERM, stop)
+    libc.prctl(libc.PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _emulated(spec: "dict[str, Any]") -> "Emulated | None":
@@ -146,34 +170,22 @@ def _emulated(spec: "dict[str, Any]") -> "Emulated | None":
     return Emulated(spec["ledger"], spec["uid"], spec["gid"], _groups(spec), spec["refused"])
 
 
-def _follow(emulated: "Emulated", pid: int, control: Control, *, private: bool) -> None:
-    """Emulate root until the command ends, kill the rest, and write the ledger."""
-    # As an ordinary user's: what is done for a RUN is not done with more rights than it has. But for its memory, which
-    # a security module (Yama) may want this capability for.
-    capabilities.limit(1 << capabilities.SYS_PTRACE)
-    status = emulated.follow(pid)
-    status = _reap(pid) if status is None else status
-    if private:
-        try:
-            os.kill(-1, signal.SIGKILL)  # all but this one, the init of the namespace
-        except ProcessLookupError:
-            pass
-        _reap_all()
-    else:
-        _kill_children()
+def _finish(emulated: "Emulated", control: Control) -> None:
+    """Write the ledger, and say what was amiss."""
     emulated.finish(mounts.passing())
     if emulated.warning:
         control.send(b"warning", os.fsencode(emulated.warning))
     for problem in emulated.problems:
         control.send(b"problem", os.fsencode(problem[:2000]))
-    control.send(b"exit", b"%d" % status)
 
 
-def _reap_all() -> None:
+def _kill_all() -> None:
+    """All in the pid namespace but this one, its init: at once, and none can fork any more."""
     try:
+        os.kill(-1, signal.SIGKILL)
         while True:
             os.waitpid(-1, 0)
-    except ChildProcessError:
+    except (ProcessLookupError, ChildProcessError):
         return
 
 
@@ -202,31 +214,6 @@ def _reap(pid: int) -> int:
         if ended == pid:
             code = os.waitstatus_to_exitcode(status)
             return code if code >= 0 else 128 - code
-
-
-def _kill_children() -> None:
-    """Kill and reap until nobody is left: orphans become our children as their parents die."""
-    while True:
-        own = os.getpid()
-        for name in os.listdir("/proc"):
-            if name.isdigit() and _parent_of(name) == own:
-                try:
-                    os.kill(int(name), signal.SIGKILL)
-                except (ProcessLookupError, PermissionError):
-                    pass
-        try:
-            os.waitpid(-1, 0)
-        except ChildProcessError:
-            return
-
-
-def _parent_of(pid: str) -> int:
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            # pid (name) state ppid: the name may hold anything, parentheses and blanks too
-            return int(file.read().rpartition(b")")[2].split()[1])
-    except (OSError, IndexError):
-        return 0
 
 
 def _become(spec: "dict[str, Any]", control: Control, emulated: "Emulated | None") -> None:

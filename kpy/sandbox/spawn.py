@@ -1,26 +1,22 @@
-"""Starting `supervisor.py` and following it: output as it comes, the outcome, Ctrl-C. Knows nothing of mounts."""
+"""Starting `supervisor.py`: what it is told, and what it answers. Knows nothing of mounts."""
 
-import contextlib
 import functools
 import json
 import logging
 import os
-import select
-import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
 from kpy.errors import InterruptedBuildError, SandboxError
-from kpy.sandbox import supervisor
+from kpy.sandbox import attend, supervisor
 from kpy.sandbox.base import Process
 from kpy.sandbox.handover import NONE, Emulation, check_machine, handed, take_back
+from kpy.util import children
 from kpy.util.cancel import Cancel
 
-_BLOCK = 1 << 16
 _log = logging.getLogger(__name__)
 
 
@@ -49,34 +45,22 @@ class Job:
 
 
 def run(job: Job, log: Callable[[bytes], None], cancel: Cancel) -> int:
-    """Run to the end; see Sandbox.run. When this returns or raises, no process of the job is left."""
+    """Run to the end; see Sandbox.run. When this returns or raises, no process of the job is left, whatever it did to its
+    supervisor, or it is attend.LeftRunningError."""
     if cancel.is_set:
         raise InterruptedBuildError("interrupted")
     emulated = job.emulation.ledger
     if emulated is not None:
         check_machine()
-    spec_read, spec_write = os.pipe2(os.O_CLOEXEC)
     outcome_read, outcome_write = os.pipe2(os.O_CLOEXEC)
-    with os.fdopen(spec_write, "wb") as spec, os.fdopen(outcome_read, "rb") as outcome, handed(emulated) as ledger:
+    with os.fdopen(outcome_read, "rb", buffering=0) as outcome, handed(emulated) as ledger, attend.adopting():
         try:
-            program = _start(spec_read, outcome_write, *ledger)
+            program = _start(_spec(job, *ledger), outcome_write, *ledger)
         finally:
-            os.close(spec_read)
             os.close(outcome_write)
-        with program:
-            try:
-                with contextlib.suppress(BrokenPipeError):
-                    spec.write(_spec(job, *ledger))
-                    spec.close()
-                _follow(program, log, cancel)
-            except BaseException:
-                _stop(program)
-                _drain(program)
-                raise
-            finally:
-                program.wait()
-            answer = outcome.read()
-        if emulated is not None:
+        answer = bytearray()
+        attend.follow(program, outcome.fileno(), answer, log, cancel)
+        if emulated is not None and answer:  # else it was killed, perhaps while it wrote
             take_back(emulated, *ledger)
     if cancel.is_set:
         raise InterruptedBuildError("interrupted")
@@ -121,29 +105,33 @@ def _environment() -> dict[str, str]:
     return {"LC_ALL": "C", "PATH": "/usr/bin:/bin"}
 
 
-def _start(spec: int, outcome: int, *more: int) -> subprocess.Popen[bytes]:
+def _start(spec: bytes, outcome: int, *more: int) -> subprocess.Popen[bytes]:
     # By -c and not -m: kpy need not be installed where an isolated interpreter looks.
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); from kpy.sandbox.supervisor import main; "
         "main(int(sys.argv[2]), int(sys.argv[3]))"
     )
-    return subprocess.Popen(
-        [sys.executable, "-I", "-S", "-X", "utf8", "-c", code, _package(), str(spec), str(outcome)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env=_environment(),
-        cwd="/",
-        pass_fds=(spec, outcome, *more),
-        start_new_session=True,  # Ctrl-C at the terminal is ours to pass on
-        bufsize=0,
-    )
+    # In memory, and not in a pipe: to a supervisor that is stopped or dead we need not write.
+    with os.fdopen(os.memfd_create("kpy-spec", os.MFD_CLOEXEC), "w+b") as memory:
+        memory.write(spec)
+        memory.seek(0)
+        return children.lead(  # of a session of its own: Ctrl-C at the terminal is ours to pass on
+            [sys.executable, "-I", "-S", "-X", "utf8", "-c", code, _package(), str(memory.fileno()), str(outcome)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=_environment(),
+            cwd="/",
+            pass_fds=(memory.fileno(), outcome, *more),
+            bufsize=0,
+        )
 
 
 def _spec(job: Job, ledger: int | None = None) -> bytes:
     process = job.process
     return json.dumps(
         {
+            "parent": os.getpid(),
             "argv": process.argv,
             "env": job.env,
             "cwd": process.cwd,
@@ -160,42 +148,7 @@ def _spec(job: Job, ledger: int | None = None) -> bytes:
     ).encode()
 
 
-def _follow(program: subprocess.Popen[bytes], log: Callable[[bytes], None], cancel: Cancel) -> None:
-    """Pass output on until the last process is gone, and the cancellation down, once."""
-    assert program.stdout is not None
-    output = program.stdout.fileno()
-    poll = select.poll()
-    poll.register(output, select.POLLIN)
-    poll.register(cancel.fileno(), select.POLLIN)
-    while True:
-        ready = {descriptor for descriptor, _ in poll.poll()}
-        if cancel.fileno() in ready:
-            _stop(program)
-            poll.unregister(cancel.fileno())
-        if output in ready:
-            block = os.read(output, _BLOCK)
-            if not block:
-                return
-            log(block)
-
-
-def _stop(program: subprocess.Popen[bytes]) -> None:
-    if program.poll() is None:
-        program.send_signal(signal.SIGTERM)
-
-
-def _drain(program: subprocess.Popen[bytes]) -> None:
-    """Read what is left, lest the supervisor's children block on a full pipe; bounded, for we are failing."""
-    assert program.stdout is not None
-    output = program.stdout
-    reader = threading.Thread(
-        target=lambda: [None for _ in iter(lambda: output.read(_BLOCK), b"")], daemon=True
-    )
-    reader.start()
-    reader.join(10)
-
-
-def _status(answer: bytes, code: int | None, warn: Callable[[str], None]) -> int:
+def _status(answer: bytes | bytearray, code: int | None, warn: Callable[[str], None]) -> int:
     try:
         outcome = json.loads(answer)
     except ValueError:

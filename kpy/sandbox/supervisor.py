@@ -3,7 +3,8 @@ process behind. It is a program of its own because it must be the parent of ever
 itself has other children. It imports little: it must start, and soon, after `/` was emptied.
 
 Started with two descriptors: the spec (JSON) is read from the first to its end, and the outcome is written to the
-second: `{"status": N}`, or `{"error": text, "errno": N}` when the environment refused. SIGTERM kills everything.
+second: `{"status": N}`, or `{"error": text, "errno": N}` when the environment refused. SIGTERM kills everything, and so
+does the end of kpy. A RUN may have our uid, and kill or stop us: kpy expects that (attend.py).
 
 With a ledger, in the file that the spec names by descriptor, root is emulated (kpy.emulation), by this process; the
 file holds the new ledger at the end, and the outcome may have a `warning`, and `problems` for developers.
@@ -22,6 +23,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from kpy.linux import landlock, seccomp, socketfilter, syscalls
+from kpy.sandbox import reap
 from kpy.sandbox.emulated import Emulated
 from kpy.sandbox.program import NOT_FOUND, CannotStart, execute
 from kpy.sandbox.rlimits import NotAllowed, apply
@@ -48,14 +50,10 @@ def main(spec_fd: int, outcome_fd: int) -> None:
     libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     # No process of the RUN, which may have our uid, may trace us: it could do through us what its filter forbids.
     libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    stopped: list[int] = []
-
-    def stop(number: int, frame: object) -> None:
-        stopped.append(number)
-        _kill(_descendants(os.getpid()))
-
-    signal.signal(signal.SIGTERM, stop)
+    running: list[int] = []
+    stopped = _stop_on_signal(libc, running)
+    if os.getppid() != spec["parent"]:
+        return  # it died before we could ask to be told
     try:
         if spec["reach"] is not None:
             _confine(*spec["reach"])
@@ -68,20 +66,43 @@ def main(spec_fd: int, outcome_fd: int) -> None:
     read, write = os.pipe2(os.O_CLOEXEC)
     child = os.fork()
     if child == 0:
+        os.close(outcome_fd)
         _become(libc, spec, write, emulated)
     os.close(write)
+    running.append(child)
     if stopped:  # the signal came before the child was there to be killed
-        _kill([child])
+        os.kill(child, signal.SIGKILL)
     status = emulated.follow(child) if emulated is not None else None
     with os.fdopen(read, "rb") as file:
         refused = file.read()
     status = _wait(child) if status is None else status
-    _kill_all()
+    running.clear()
+    left = reap.end_children()
     outcome: dict[str, Any] = {"status": status}
-    if emulated is not None:
+    if left:  # kpy looks for them, and says what it finds
+        outcome = {"error": f"{len(left)} processes of RUN did not end", "errno": 0}
+    elif emulated is not None:
         emulated.finish()
         outcome |= {"warning": emulated.warning, "problems": emulated.problems}
     os.write(outcome_fd, refused or json.dumps(outcome).encode())
+
+
+def _stop_on_signal(libc: ctypes.CDLL, running: list[int]) -> list[int]:
+    """From now on SIGTERM, and the end of kpy, kill those who run, and so end all; those signals are in the list that this
+    gives. Others, which a RUN of our uid may send, or have the kernel send (SIGXCPU), do nothing."""
+    stopped: list[int] = []
+
+    def stop(number: int, frame: object) -> None:
+        stopped.append(number)
+        for pid in running:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD}:
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, stop)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    return stopped
 
 
 def _confine(whole: Sequence[str], programs: Sequence[str]) -> None:
@@ -195,38 +216,3 @@ def _wait(child: int) -> int:
         if pid == child:
             code = os.waitstatus_to_exitcode(status)
             return code if code >= 0 else 128 - code
-
-
-def _kill_all() -> None:
-    """Kill and reap until there is nobody left (R23): orphans become our children as their parents die."""
-    while True:
-        _kill(_descendants(os.getpid()))
-        try:
-            os.waitpid(-1, 0)
-        except ChildProcessError:
-            return
-
-
-def _kill(pids: Sequence[int]) -> None:
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, signal.SIGKILL)
-
-
-def _descendants(ancestor: int) -> list[int]:
-    children: dict[int, list[int]] = {}
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            try:
-                with open(f"/proc/{name}/stat", "rb") as file:
-                    # pid (name) state ppid: the name may hold anything, parentheses and blanks included
-                    parent = int(file.read().rpartition(b")")[2].split()[1])
-            except (OSError, IndexError):
-                continue
-            children.setdefault(parent, []).append(int(name))
-    found, pending = [], [ancestor]
-    while pending:
-        below = children.get(pending.pop(), [])
-        found += below
-        pending += below
-    return found
