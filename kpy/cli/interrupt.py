@@ -10,6 +10,7 @@ from types import FrameType
 from kpy.util.cancel import Cancel
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_AGAIN = 0.05  # seconds
 
 
 class Interrupt:
@@ -19,6 +20,8 @@ class Interrupt:
         self.cancel = cancel
         self.signal = 0
         self._restore = restore
+        self.tries_again = False
+        """To set the flag, from time to time."""
 
     def handle(self, number: int, _: FrameType | None) -> None:
         """Take a signal."""
@@ -27,9 +30,20 @@ class Interrupt:
                 os.write(2, self._restore)
             os._exit(128 + number)
         self.signal = number
-        # Setting the flag takes a lock, which the main thread may hold at this very moment: let another thread wait
-        # for it. Not threading.Thread, which takes a lock to start.
-        _thread.start_new_thread(self.cancel.set, ())
+        self.set()
+
+    def set(self, *_: object) -> None:
+        """Set the flag, now or soon."""
+        # That takes a lock, which the main thread may hold at this very moment: let another thread wait for it. Not
+        # threading.Thread, which takes a lock to start.
+        try:
+            _thread.start_new_thread(self.cancel.set, ())
+        except RuntimeError:
+            # A RUN has started as many processes as there may be. Waking ends it; then there is room.
+            self.cancel.wake()
+            signal.signal(signal.SIGALRM, self.set)
+            signal.setitimer(signal.ITIMER_REAL, _AGAIN)
+            self.tries_again = True
 
     @property
     def exit_code(self) -> int:
@@ -52,5 +66,7 @@ def caught(*, terminal: bool) -> Iterator[Interrupt]:
         try:
             yield interrupt
         finally:
+            if interrupt.tries_again:
+                signal.setitimer(signal.ITIMER_REAL, 0)
             for number, handler in before.items():
                 signal.signal(number, handler)

@@ -41,6 +41,12 @@ class Cancel:
         for call in calls:
             call()
 
+    def wake(self) -> None:
+        """Have `fileno()` readable, and `set` still to come. Takes no lock: for a signal handler."""
+        if not self._closed:
+            with contextlib.suppress(BlockingIOError):
+                os.write(self._write, b"x")
+
     def then(self, call: Callable[[], None]) -> None:
         """Call this, from any thread, when it is set: for work that can wait for nothing but its own. Must not raise."""
         with self._lock:
