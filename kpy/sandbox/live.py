@@ -11,7 +11,7 @@ import contextlib
 import ctypes
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import kpy
@@ -104,11 +104,20 @@ class LiveSandbox:
         if root != "/":
             raise SandboxError(f"a live sandbox runs in / and not in {root}")
         self.check(process, mounts)
+        scripts: list[Mount] = []
         if not os.access(_MOUNTABLE, os.W_OK):
-            process, mounts = self._scripts_elsewhere(process, mounts)
+            process, mounts, scripts = self._scripts_elsewhere(process, mounts)
         reach = self._reach()
-        shelf = Shelf("/", self._aside, self._emulation.ledger, self._closed, reach)
-        with lent(), mounted(mounts, shelf, log), extra_hosts(process.hosts):
+        ledger = self._emulation.ledger
+        shelf = Shelf("/", self._aside, ledger, self._closed, reach)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(lent())
+            if scripts:
+                stack.enter_context(_directory(self._scripts))
+                own = Reach((self._scripts,), ()) if reach is not None else None
+                stack.enter_context(mounted(scripts, Shelf(self._scripts, self._aside, ledger, reach=own), log))
+            stack.enter_context(mounted(mounts, shelf, log))
+            stack.enter_context(extra_hosts(process.hosts))
             env = confined(reach, lambda: environment(process, "/", self._closed))
             return run(Job(process, "/", env, self._emulation, reach), log, cancel)
 
@@ -127,15 +136,32 @@ class LiveSandbox:
             os.close(root)
         return Reach(tuple(whole), (*(f"{sys.prefix}/{name}" for name in ("bin", "lib")), self._scripts))
 
-    def _scripts_elsewhere(self, process: Process, mounts: Sequence[Mount]) -> tuple[Process, list[Mount]]:
-        """What is to be run below /dev is somewhere else, and runs from there."""
-        moved = {
-            mount.target: self._scripts + mount.target.removeprefix(_MOUNTABLE)
-            for mount in mounts
+    def _scripts_elsewhere(self, process: Process, mounts: Sequence[Mount]) -> tuple[Process, list[Mount], list[Mount]]:
+        """What is to be run below /dev is somewhere else, and runs from there: the process, its other mounts, and these
+        with their targets in the directory of scripts."""
+        moved = [
+            mount for mount in mounts
             if mount.kind == "file" and mount.target.startswith(_MOUNTABLE + "/") and mount.target in process.argv
-        }
-        argv = tuple(moved.get(word, word) for word in process.argv)
-        return replace(process, argv=argv), [replace(mount, target=moved.get(mount.target, mount.target)) for mount in mounts]
+        ]  # fmt: skip
+        names = {mount.target: mount.target.removeprefix(_MOUNTABLE) for mount in moved}
+        argv = tuple(self._scripts + names[word] if word in names else word for word in process.argv)
+        scripts = [replace(mount, target=names[mount.target]) for mount in moved]
+        return replace(process, argv=argv), [mount for mount in mounts if mount not in moved], scripts
+
+
+@contextlib.contextmanager
+def _directory(path: str) -> Iterator[None]:
+    """Have a directory of the builder's, which every user may enter, while the block runs."""
+    try:
+        os.makedirs(path, exist_ok=True)
+        os.chmod(path, 0o755)  # noqa: S103 - the users of an image run what is in it
+    except OSError as error:
+        raise SandboxError(f"cannot make {path} for a script: {error.strerror}", errno=error.errno or 0) from error
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            os.rmdir(path)
 
 
 def environment(process: Process, root: str, closed: Closed = nothing_closed) -> tuple[str, ...]:
