@@ -27,6 +27,7 @@ _BLOCK = 1 << 16
 _LOOK = 0.5  # seconds between two looks at whether somebody stopped the program
 _turn = threading.Lock()
 _runs = 0
+_before: frozenset[tuple[int, bytes]] = frozenset()
 
 
 class LeftRunningError(SandboxError):
@@ -35,7 +36,7 @@ class LeftRunningError(SandboxError):
 
 @contextlib.contextmanager
 def adopting() -> Iterator[None]:
-    """Be a subreaper while the block runs, in one thread or in several."""
+    """Be a subreaper while the block runs, in one thread or in several. Children that are there already stay ours."""
     _adopt(1)
     try:
         yield
@@ -44,9 +45,11 @@ def adopting() -> Iterator[None]:
 
 
 def _adopt(step: int) -> None:
-    global _runs
+    global _runs, _before
     with _turn:
         _runs += step
+        if _runs == step == 1:  # the first; who uses kpy as a library may have started others
+            _before = frozenset((pid, _birth(pid)) for pid in _foreign())
         libc.prctl(libc.PR_SET_CHILD_SUBREAPER, min(_runs, 1))
 
 
@@ -104,6 +107,13 @@ class _Watch:
     def run(self, log: Callable[[bytes], None], cancel: Cancel) -> None:
         """Until the program ends: others may hold the pipe of the output for longer."""
         self._poll.register(cancel.fileno(), select.POLLIN)
+        try:
+            self._pass_on(log, cancel)
+        finally:
+            if not self.cancelled:
+                self._poll.unregister(cancel.fileno())
+
+    def _pass_on(self, log: Callable[[bytes], None], cancel: Cancel) -> None:
         while True:
             ready = self._ready()
             if cancel.fileno() in ready:
@@ -149,8 +159,11 @@ class _Watch:
         if self._limit and time.monotonic() > self._limit:
             self._program.kill()
             return False
-        if not ready and _is_stopped(self._program.pid):  # its RUN did that, and would have us wait for ever
-            self._program.send_signal(signal.SIGCONT)
+        if not ready:
+            if self._program.poll() is not None:
+                return False
+            if _is_stopped(self._program.pid):  # its RUN did that, and would have us wait for ever
+                self._program.send_signal(signal.SIGCONT)
         return True
 
 
@@ -191,10 +204,23 @@ def sweep(seconds: float = 2 * reap.SECONDS) -> None:
 
 
 def _strays() -> list[int]:
+    return [pid for pid in _foreign() if not _before or (pid, _birth(pid)) not in _before]
+
+
+def _foreign() -> list[int]:
     """A RUN's processes are never of our session, and what we start is, or is known."""
     with children.leaders() as ours:
         session = os.getsid(0)
         return [pid for pid in reap.children(os.getpid()) if pid not in ours and _session(pid, session) != session]
+
+
+def _birth(pid: int) -> bytes:
+    """With its id, this is one process and no other."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[19]
+    except (OSError, IndexError):
+        return b""
 
 
 def _reaped() -> bool:

@@ -54,6 +54,17 @@ def test_nothing_outlives_a_supervisor_that_was_killed(tmp_path: Path, others: l
     assert [program.poll() for program in others] == [None, None]
 
 
+def test_what_was_there_before_stays(tmp_path: Path) -> None:
+    """Who uses kpy as a library may have programs in sessions of their own."""
+    with subprocess.Popen(["sleep", "100"], start_new_session=True) as program:
+        with Cancel() as cancel, pytest.raises(SandboxError):
+            run(tmp_path, f"{LEAVES} kill -9 $PPID; sleep 100", cancel, [])
+
+        assert strays() == [program.pid]
+        assert program.poll() is None
+        program.kill()
+
+
 def test_its_output_is_all_there(tmp_path: Path) -> None:
     log: list[bytes] = []
     with Cancel() as cancel, pytest.raises(SandboxError):
