@@ -227,7 +227,10 @@ def test_where_nothing_can_be_filtered_copies_are_built(live: LiveKpy, busybox_b
 def test_root_without_capabilities(live: LiveKpy, registry: Registry, busybox_base: str, workdir: Path) -> None:
     """It cannot give files to others, and is emulated as any user is."""
     run = "mkdir /opt && touch /opt/a && chown 5:6 /opt/a && test $(stat -c %u:%g /opt/a) = 5:6"
-    mount = "RUN --mount=type=cache,target=/cache,uid=3 test $(stat -c %u /cache) = 3"
+    mount = "RUN --mount=type=cache,target=/cache,uid=3 test $(stat -c %u /cache) = 3\n"
+    # `/` is its own: names that no builder image has are made in it for a mount, and gone afterwards.
+    mount += "RUN --mount=type=tmpfs,target=/none/such --mount=type=bind,target=/nor/this --mount=type=cache,target=/cache2 "
+    mount += "touch /none/such/a /nor/this/b /cache2/c && test -f /nor/this/Dockerfile\nRUN ! ls -d /none && ! ls -d /nor && ! ls -d /cache2"
     context = _context(workdir / "c", f"FROM {busybox_base}\nRUN {run}\n{mount}\nUSER 9\nRUN ! touch /opt/b && touch /tmp/b\n")
     name = f"{registry.host}/restricted/root:1"
 

@@ -47,11 +47,15 @@ class Shelf:
     closed: Closed = nothing_closed
     reach: Reach | None = field(default=None)
 
-    def reach_of(self, mounts: Sequence[Mount]) -> Reach | None:
+    def reach_of(self, mounts: Sequence[Mount], paths: RootPaths) -> Reach | None:
         """Of what puts these mounts in place and takes them back: the RUN's, and the sources. To rename a source takes
-        rights in its directory, so what is written to has one of its own."""
+        rights in its directory, so what is written to has one of its own. None if a target is directly in a root that is
+        ours to write to: rights there would be rights on everything (Landlock's rules hold for all that is below)."""
         if self.reach is None:
             return None
+        if self.root not in self.reach.whole and os.access(self.root, os.W_OK, effective_ids=True):
+            if any(paths.find(mount.target).parent == paths.top for mount in mounts):
+                return None
         whole, readable = [*self.reach.whole, self.directory], [*self.reach.programs]
         for mount in mounts:
             if mount.kind == "bind":
@@ -68,8 +72,8 @@ def mounted(mounts: Sequence[Mount], shelf: Shelf, warn: Callable[[bytes], None]
     `warn` gets a line for each read-only mount that was written to: a real one would have refused.
     """
     os.makedirs(shelf.directory, mode=0o700, exist_ok=True)
-    reach = shelf.reach_of(mounts)
     with RootPaths(shelf.root, shelf.closed) as paths:
+        reach = shelf.reach_of(mounts, paths)
         work = _Mounts(mounts, shelf, paths)
         with brought(mounts, shelf.ledger):
             confined(reach, work.put)

@@ -118,6 +118,7 @@ class LiveSandbox:
                 stack.enter_context(mounted(scripts, Shelf(self._scripts, self._aside, ledger, reach=own), log))
             stack.enter_context(mounted(mounts, shelf, log))
             stack.enter_context(extra_hosts(process.hosts))
+            reach = self._reach()  # again: a mount may have a name of its own in the root
             env = confined(reach, lambda: environment(process, "/", self._closed))
             return run(Job(process, "/", env, self._emulation, reach), log, cancel)
 

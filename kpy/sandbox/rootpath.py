@@ -63,6 +63,11 @@ class RootPaths:
             os.close(descriptor)
         self._held = []
 
+    @property
+    def top(self) -> int:
+        """The descriptor of the root."""
+        return self._held[0]
+
     def hold(self, descriptor: int) -> int:
         """Close it at the end, too."""
         self._held.append(descriptor)
@@ -72,7 +77,7 @@ class RootPaths:
         """The place of an absolute path; what is missing is taken as it stands. Raises SandboxError for one that is
         closed, or behind too many links; OSError."""
         done: list[str] = []
-        directories = [self._held[0]]  # of the root, and of each component in `done` that is a directory
+        directories = [self.top]  # of the root, and of each component in `done` that is a directory
         todo = [part for part in reversed(target.split("/")) if part]
         links = 0
         while todo:
@@ -91,7 +96,7 @@ class RootPaths:
                     raise SandboxError(f"the mount target {target} has too many symlinks", errno=errno.ELOOP)
                 link = os.readlink(part, dir_fd=directories[-1])
                 if link.startswith("/"):
-                    done, directories = [], [self._held[0]]
+                    done, directories = [], [self.top]
                 todo += [part for part in reversed(link.split("/")) if part]
                 continue
             done.append(part)
