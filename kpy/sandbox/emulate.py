@@ -53,9 +53,9 @@ class Shelf:
         ours to write to: rights there would be rights on everything (Landlock's rules hold for all that is below)."""
         if self.reach is None:
             return None
-        if self.root not in self.reach.whole and os.access(self.root, os.W_OK, effective_ids=True):
-            if any(paths.find(mount.target).parent == paths.top for mount in mounts):
-                return None
+        has_root = self.root in self.reach.whole or not os.access(self.root, os.W_OK, effective_ids=True)
+        if not has_root and any(paths.find(mount.target).parent == paths.top for mount in mounts):
+            return None
         whole, readable = [*self.reach.whole, self.directory], [*self.reach.programs]
         for mount in mounts:
             if mount.kind == "bind":
