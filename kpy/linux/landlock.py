@@ -52,17 +52,18 @@ def keep_apart(arch: Arch) -> str:
     return "signals" if found >= 6 else "memory"
 
 
-def only(arch: Arch, whole: "Sequence[str]", programs: "Sequence[str]") -> bool:
+def only(arch: Arch, whole: "Sequence[str]", programs: "Sequence[str]") -> str:
     """From now on this thread, and all that comes of it, can read and change files in `whole` only, and read those in
     `programs`: files or directories, with all below. What files there are, everybody still sees. no_new_privs must be
-    set. False where there is no Landlock, or only the first, which would keep files from being moved. Raises OSError where
-    there is one and it refuses: the thread is not restricted then.
+    set. Nor can it signal processes that do not come of it, where the kernel has that (version 6). Gives what is kept
+    apart: "signals" (and files), "files", or "" where there is no Landlock, or only the first, which would keep files
+    from being moved. Raises OSError where there is one and it refuses: the thread is not restricted then.
     """
     found = version(arch)
     if found < 2:
-        return False
+        return ""
     use = _EXECUTE | _WRITE | _READ | (_TRUNCATE if found >= 3 else 0)
-    rules = _ruleset(arch, use | _CHANGE, 0)
+    rules = _ruleset(arch, use | _CHANGE, _SCOPE_SIGNAL if found >= 6 else 0)
     try:
         for path in whole:
             _allow(arch, rules, path, use | _CHANGE, use)
@@ -71,7 +72,7 @@ def only(arch: Arch, whole: "Sequence[str]", programs: "Sequence[str]") -> bool:
         _restrict(arch, rules)
     finally:
         os.close(rules)
-    return True
+    return "signals" if found >= 6 else "files"
 
 
 def _allow(arch: Arch, rules: int, path: str, directory: int, file: int) -> None:

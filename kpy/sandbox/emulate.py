@@ -22,6 +22,7 @@ from kpy.linux.beneath import LIST, At, Beneath, is_directory, join, status
 from kpy.linux.birth import identify
 from kpy.linux.copytree import Made, copy
 from kpy.linux.ledger import Ledger, Record, physical
+from kpy.sandbox.attend import LeftRunningError
 from kpy.sandbox.base import Mount
 from kpy.sandbox.carry import brought, carrying
 from kpy.sandbox.deputy import confined
@@ -66,8 +67,8 @@ class Shelf:
 
 @contextmanager
 def mounted(mounts: Sequence[Mount], shelf: Shelf, warn: Callable[[bytes], None]) -> Iterator[None]:
-    """Have the mounts in place while the block runs, in their order, and afterwards everything as it was. No process of the
-    RUN may be left when the block ends.
+    """Have the mounts in place while the block runs, in their order, and afterwards everything as it was. When the block
+    ends, no process of the RUN is left; or it raises LeftRunningError, and nothing is taken back.
 
     `warn` gets a line for each read-only mount that was written to: a real one would have refused.
     """
@@ -79,8 +80,12 @@ def mounted(mounts: Sequence[Mount], shelf: Shelf, warn: Callable[[bytes], None]
             confined(reach, work.put)
             try:
                 yield
-            finally:
+            except LeftRunningError:
+                raise  # processes of the RUN still use the mounts: they stay where they are
+            except BaseException:
                 confined(reach, work.take_back)
+                raise
+            confined(reach, work.take_back)
     for line in work.warnings():
         warn(line)
 

@@ -23,10 +23,19 @@ _WALKING = 0.5  # seconds, at most: some may wake those that we stop (SIGCONT), 
 _SHORT, _LONG = 0.0005, 0.01  # seconds between two looks at those that die
 
 
-def end_children(seconds: float = SECONDS) -> "Sequence[int]":
+def end_children(seconds: float = SECONDS, *, alone: bool = False) -> "Sequence[int]":
     """Kill all that came of this process, and reap. It must be a subreaper, with one thread, and no children but of the
-    RUN. Those that are left after so many seconds: none, as a rule."""
+    RUN. Those that are left after so many seconds: none, as a rule.
+
+    `alone`: this process can signal no others but those that came of it (Landlock's scope). Then all are killed at once:
+    no fork goes on beside that (kill_something_info in kernel/signal.c holds the lock of all processes). Of who is not
+    alone it would be the end of all processes of the user."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    if alone:
+        try:
+            os.kill(-1, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            pass  # there is nobody
     return end(lambda: children(os.getpid()), _reap, seconds)
 
 
@@ -71,6 +80,8 @@ def _signal_all(tops: "Callable[[], Sequence[int]]", number: int) -> None:
         for family in _families(tops):
             fresh = [pid for pid in family if pid not in told]
             for pid in fresh:
+                if number == signal.SIGSTOP:
+                    _slow(pid)
                 _signal(pid, groups, number)
             told.update(fresh)
             is_new = is_new or bool(fresh)
@@ -91,6 +102,15 @@ def _families(tops: "Callable[[], Sequence[int]]") -> "Iterator[Sequence[int]]":
         yield family
         there.update(family)
         pending += family
+
+
+def _slow(pid: int) -> None:
+    """Give it, and all that it forks from now on, only what we leave of the processors: of a thousand that run, we would
+    have a thousandth (sched(7), SCHED_IDLE)."""
+    try:
+        os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0))
+    except OSError:
+        pass  # it is gone, or another user's: it is stopped all the same, only later
 
 
 def _signal(pid: int, groups: "set[int]", number: int) -> None:

@@ -11,7 +11,6 @@ file holds the new ledger at the end, and the outcome may have a `warning`, and 
 """
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import json
@@ -22,14 +21,13 @@ import struct
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from kpy.linux import landlock, seccomp, socketfilter, syscalls
+from kpy.linux import landlock, libc, seccomp, socketfilter, syscalls
+from kpy.linux.namespaces import CLONE_NEWNET
 from kpy.sandbox import reap
 from kpy.sandbox.emulated import Emulated
 from kpy.sandbox.program import NOT_FOUND, CannotStart, execute
 from kpy.sandbox.rlimits import NotAllowed, apply
 
-_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER = 1, 4, 36
-_CLONE_NEWNET = 0x40000000
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 1
 
 
@@ -46,17 +44,17 @@ def main(spec_fd: int, outcome_fd: int) -> None:
     with os.fdopen(spec_fd, "rb") as file:
         spec = json.load(file)
     os.set_inheritable(outcome_fd, False)
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    libc.prctl(libc.PR_SET_CHILD_SUBREAPER, 1)
     # No process of the RUN, which may have our uid, may trace us: it could do through us what its filter forbids.
-    libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    libc.prctl(libc.PR_SET_DUMPABLE, 0)
     running: list[int] = []
-    stopped = _stop_on_signal(libc, running)
+    stopped = _stop_on_signal(running)
     if os.getppid() != spec["parent"]:
         return  # it died before we could ask to be told
+    alone = False
     try:
         if spec["reach"] is not None:
-            _confine(*spec["reach"])
+            alone = _confine(*spec["reach"])
     except _Refused as error:
         os.write(outcome_fd, _refusal(error))
         return
@@ -67,7 +65,7 @@ def main(spec_fd: int, outcome_fd: int) -> None:
     child = os.fork()
     if child == 0:
         os.close(outcome_fd)
-        _become(libc, spec, write, emulated)
+        _become(spec, write, emulated)
     os.close(write)
     running.append(child)
     if stopped:  # the signal came before the child was there to be killed
@@ -77,7 +75,7 @@ def main(spec_fd: int, outcome_fd: int) -> None:
         refused = file.read()
     status = _wait(child) if status is None else status
     running.clear()
-    left = reap.end_children()
+    left = reap.end_children(alone=alone)
     outcome: dict[str, Any] = {"status": status}
     if left:  # kpy looks for them, and says what it finds
         outcome = {"error": f"{len(left)} processes of RUN did not end", "errno": 0}
@@ -87,7 +85,7 @@ def main(spec_fd: int, outcome_fd: int) -> None:
     os.write(outcome_fd, refused or json.dumps(outcome).encode())
 
 
-def _stop_on_signal(libc: ctypes.CDLL, running: list[int]) -> list[int]:
+def _stop_on_signal(running: list[int]) -> list[int]:
     """From now on SIGTERM, and the end of kpy, kill those who run, and so end all; those signals are in the list that this
     gives. Others, which a RUN of our uid may send, or have the kernel send (SIGXCPU), do nothing."""
     stopped: list[int] = []
@@ -101,20 +99,21 @@ def _stop_on_signal(libc: ctypes.CDLL, running: list[int]) -> list[int]:
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD}:
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, stop)
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    libc.prctl(libc.PR_SET_PDEATHSIG, signal.SIGTERM)
     return stopped
 
 
-def _confine(whole: Sequence[str], programs: Sequence[str]) -> None:
+def _confine(whole: Sequence[str], programs: Sequence[str]) -> bool:
     """Keep this process, and so the RUN for which it does things, from the files of the builder. We do what the RUN asks:
     what only its own process could not reach, it would reach through us. A kernel without Landlock keeps nothing; one that
-    has it and refuses is an error, for a RUN must not be less confined than it was said to be."""
+    has it and refuses is an error, for a RUN must not be less confined than it was said to be. Are the RUN's processes the
+    only ones that we can signal now?"""
     arch = syscalls.native()
     if arch is None:
         raise _Refused("files cannot be kept from a RUN on this kind of machine", errno.ENOSYS)
     try:
         seccomp.no_new_privs()
-        landlock.only(arch, whole, programs)
+        return landlock.only(arch, whole, programs) == "signals"
     except OSError as error:
         raise _Refused("cannot keep the builder's files from the RUN", error.errno or 0) from error
 
@@ -123,7 +122,7 @@ def _refusal(refused: _Refused) -> bytes:
     return json.dumps({"error": str(refused), "errno": refused.number}).encode()
 
 
-def _become(libc: ctypes.CDLL, spec: dict[str, Any], report: int, emulated: Emulated | None) -> NoReturn:
+def _become(spec: dict[str, Any], report: int, emulated: Emulated | None) -> NoReturn:
     """In the child: take the identity and the root, and exec. Never returns."""
     try:
         for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
@@ -131,7 +130,7 @@ def _become(libc: ctypes.CDLL, spec: dict[str, Any], report: int, emulated: Emul
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         os.setsid()
         os.umask(0o022)
-        _enter(libc, spec)
+        _enter(spec)
         if emulated is None:
             _take_ids(spec)
             _forbid_sockets(spec)
@@ -140,7 +139,7 @@ def _become(libc: ctypes.CDLL, spec: dict[str, Any], report: int, emulated: Emul
             if not emulated.confine():
                 _take_ids(spec)
         # A change of ids clears it, so last: nothing outlives us even when we are killed.
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        libc.prctl(libc.PR_SET_PDEATHSIG, signal.SIGKILL)
         execute([os.fsencode(part) for part in spec["argv"]], [os.fsencode(item) for item in spec["env"]])
     except CannotStart as error:
         _cannot(error.text, error.status)
@@ -151,10 +150,12 @@ def _become(libc: ctypes.CDLL, spec: dict[str, Any], report: int, emulated: Emul
     os._exit(1)
 
 
-def _enter(libc: ctypes.CDLL, spec: dict[str, Any]) -> None:
+def _enter(spec: dict[str, Any]) -> None:
     if spec["no_network"] == "namespace":
-        if libc.unshare(_CLONE_NEWNET) != 0:
-            raise _Refused("cannot make a network namespace", ctypes.get_errno())
+        try:
+            libc.unshare(CLONE_NEWNET)
+        except OSError as error:
+            raise _Refused("cannot make a network namespace", error.errno or 0) from error
         _loopback_up()
     try:
         if spec["root"] != "/":
