@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 from kpy.app import annotations as asked
@@ -60,7 +59,9 @@ def build(options: BuildOptions, environment: Environment, report: Reporter, can
     )
     with ExitStack() as stack:
         inputs = open_inputs(options, environment, report, cancel, stack)
-        exports = Exports(options, environment, inputs.store, inputs.client, inputs.resolver, report, cancel)
+        exports = Exports(
+            options, environment, inputs.store, inputs.client, inputs.resolver, report, cancel, live=place.isolation == "live"
+        )
         exports.check()
         options, sources, epoch = settle(options, environment, inputs.sources, inputs.remotes, report)
         inputs = replace(inputs, sources=sources)
@@ -74,7 +75,7 @@ def build(options: BuildOptions, environment: Environment, report: Reporter, can
         services = _services(options, environment, inputs, epoch, place, report, cancel, stack)
         artifact = _solve(plan, form, options, services)
         results = exports.export(artifact, _files(services), epoch)
-    return _finish(options, environment, artifact, results)
+        return _finish(options, exports, artifact, results)  # before another build may have the root
 
 
 def _services(
@@ -149,10 +150,10 @@ def _entry(image: Image, annotations: Mapping[str, str]) -> Descriptor:
     return Descriptor(found.media_type, found.digest, found.size, platform=image.config.platform, annotations=annotations)
 
 
-def _finish(options: BuildOptions, environment: Environment, artifact: Artifact, results: list[ExportResult]) -> Built:
+def _finish(options: BuildOptions, exports: Exports, artifact: Artifact, results: list[ExportResult]) -> Built:
     """Write --iidfile and --metadata-file, with buildx's keys. Files alone are no image, and nothing is known of one."""
     if options.outputs and all(output.type in ("local", "tar") for output in options.outputs):
-        _write(environment, options.metadata_file, "{}\n")
+        _write(exports, options.metadata_file, "{}\n")
         return Built(None)
     descriptor = results[-1].descriptor if results else artifact.descriptor
     names = tuple(dict.fromkeys(name for result in results for name in result.names))
@@ -164,12 +165,12 @@ def _finish(options: BuildOptions, environment: Environment, artifact: Artifact,
     metadata["containerimage.digest"] = str(descriptor.digest)
     if names:
         metadata["image.name"] = ",".join(names)
-    _write(environment, options.iidfile, str(config or descriptor.digest))
-    _write(environment, options.metadata_file, json.dumps(metadata, indent=2) + "\n")
+    _write(exports, options.iidfile, str(config or descriptor.digest))
+    _write(exports, options.metadata_file, json.dumps(metadata, indent=2) + "\n")
     return Built(descriptor.digest, config, names, metadata)
 
 
-def _write(environment: Environment, name: str, text: str) -> None:
+def _write(exports: Exports, name: str, text: str) -> None:
     if name:
         with fs.io_errors("write", name):
-            fs.write_atomic(Path(environment.directory) / name, text.encode())
+            fs.write_atomic(exports.place(name), text.encode())

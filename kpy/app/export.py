@@ -9,7 +9,7 @@ from kpy.app.keep import needed_paths
 from kpy.app.keys import passphrase
 from kpy.app.options import BuildOptions, Environment, OutputSpec
 from kpy.app.resolver import Resolver
-from kpy.errors import UsageError
+from kpy.errors import StoreError, UsageError
 from kpy.events import Reporter, step
 from kpy.exporter.base import Artifact, Exporter, ExportResult, all_blobs, all_manifests
 from kpy.exporter.convert import to_docker
@@ -33,7 +33,7 @@ class Exports:
 
     def __init__(
         self, options: BuildOptions, environment: Environment, store: Store, client: RegistryClient, resolver: Resolver,
-        report: Reporter, cancel: Cancel,
+        report: Reporter, cancel: Cancel, *, live: bool = False,
     ) -> None:  # fmt: skip
         self._options = options
         self._environment = environment
@@ -45,14 +45,18 @@ class Exports:
         self._tags = tuple(Reference.parse(tag) for tag in options.tags)
         self._key: PrivateKey | None = None
         self._loader: Loader | None = None
+        self._live = live
+        self._places: dict[str, str] = {}
 
     def check(self) -> None:
         """Raise UsageError or SignatureError for what would fail after the build anyway."""
         for output in self._options.outputs:
             if output.pushes and not self._names(output):
                 raise UsageError("--push needs a name", hint="add -t REGISTRY/NAME:TAG")
-            if output.dest not in ("", "-") and output.type in ("oci", "docker", "tar"):
-                self._check_parent(output.dest)
+            if output.dest not in ("", "-"):
+                self._find(output.dest)
+                if output.type in ("oci", "docker", "tar"):
+                    self._check_parent(output.dest)
             if output.loads:
                 self._loader = Loader.find(self._environment.variables)
             if output.type in ("local", "tar") and self._options.iidfile:
@@ -60,8 +64,9 @@ class Exports:
             if output.attrs.get("mode") == "delete":
                 kept = (self._environment.directory, *needed_paths(replace(self._options, outputs=()), self._environment))
                 check_deletion(os.path.join(self._environment.directory, output.dest), kept)
-        self._check_parent(self._options.iidfile)
-        self._check_parent(self._options.metadata_file)
+        for name in filter(None, (self._options.iidfile, self._options.metadata_file)):
+            self._find(name)
+            self._check_parent(name)
         if self._options.sign_key:
             if not self._options.push:
                 raise UsageError("--sign-key signs what is pushed", hint="add --push")
@@ -73,9 +78,32 @@ class Exports:
         if any(output.type == "docker" for output in self._options.outputs):
             check_platforms(count)
 
+    def _find(self, name: str) -> None:
+        """Note where this leads, before a RUN can change it. Live, an earlier build in this container may have made links:
+        there is nothing to follow then."""
+        path = os.path.normpath(os.path.join(self._environment.directory, name))
+        real = os.path.realpath(path)
+        if self._live and real != path:
+            raise UsageError(
+                f"cannot write {name}: it leads through a link, to {real}", hint="name a path without links; builds in this container may have made them"
+            )
+        self._places[name] = real
+
+    def place(self, name: str) -> Path:
+        """Where to write what has this name; nothing of the build runs any more. Raises StoreError if a RUN made it lead
+        elsewhere: it can, where the root file system is its own and the builder's."""
+        real = self._places[name]
+        now = os.path.realpath(real)
+        if now != real:
+            raise StoreError(
+                f"cannot write {name}: it leads to {now} now, by a link that a RUN made",
+                hint="write to a volume of its own, at a name in / or below /kpy",
+            )
+        return Path(real)
+
     def _check_parent(self, name: str) -> None:
         parent = os.path.dirname(os.path.join(self._environment.directory, name)) or "/"
-        if name and not os.path.isdir(parent):
+        if not os.path.isdir(parent):
             raise UsageError(f"cannot write {name}: {parent} is not a directory")
 
     def _names(self, output: OutputSpec) -> tuple[Reference, ...]:
@@ -124,10 +152,9 @@ class Exports:
     def _files(self, output: OutputSpec, files: Files, epoch: int | None) -> Exporter:
         split = output.attrs.get("platform-split")
         form = Form(files, None if split is None else split == "true", epoch, self._cancel)
-        dest = Path(self._environment.directory) / output.dest
         if output.type == "local":
-            return LocalExporter(dest, form, output.attrs.get("mode") == "delete", self._report)
-        return TarExporter(self._environment.stdout if output.dest == "-" else dest, form, self._report)
+            return LocalExporter(self.place(output.dest), form, output.attrs.get("mode") == "delete", self._report)
+        return TarExporter(self._environment.stdout if output.dest == "-" else self.place(output.dest), form, self._report)
 
     def _exporter(self, output: OutputSpec) -> Exporter:
         names = self._names(output)
@@ -146,7 +173,7 @@ class Exports:
             if output.type == "docker":
                 return DockerArchiveExporter(self._environment.stdout, names, self._report)
             return OciArchiveExporter(self._environment.stdout, names, self._report)
-        dest = Path(self._environment.directory) / output.dest
+        dest = self.place(output.dest)
         if output.type == "docker":
             return DockerArchiveExporter(dest, names, self._report)
         if output.attrs.get("tar") == "false":
