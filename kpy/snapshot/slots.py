@@ -27,7 +27,7 @@ from kpy.snapshot.diff import differences, text
 from kpy.snapshot.ground import Ground, extract_options
 from kpy.snapshot.recorder import Recorder
 from kpy.snapshot.scan import MODE, MTIME, Index, altered, scan
-from kpy.util.erase import ancestors, empty
+from kpy.util.erase import ancestors, empty, remove
 from kpy.util.mountinfo import mount_points
 
 HOME = "kroot"
@@ -119,11 +119,13 @@ class Slots:
         if _link(link) == target:
             return
         try:
+            remove(link)  # a RUN can have put anything there
             os.symlink(target, link)
-        except FileExistsError:
+        except OSError as error:
             raise SandboxError(
-                f"{os.fsdecode(link)} is in the way of the root file system", hint="start the build in a fresh container"
-            ) from None
+                f"{os.fsdecode(link)} is in the way of the root file system: {(error.strerror or '').lower()}",
+                errno=error.errno or 0, hint="start the build in a fresh container",
+            ) from error  # fmt: skip
 
     def options(self, keep: AbstractSet[bytes], /) -> ExtractOptions:
         """See Ground."""

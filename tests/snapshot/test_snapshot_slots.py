@@ -118,3 +118,27 @@ def test_a_directory_that_no_layer_says_anything_of(top: Path, layers: Layers, s
     with snapshotter.prepare((implied,), 1):
         place = (top / "app").stat()
         assert stat.S_IMODE(ledger.records[place.st_dev, place.st_ino].mode) == 0o755
+
+
+@pytest.mark.parametrize("kind", ["link", "directory"])
+def test_what_a_run_put_in_the_place_of_a_name_is_neither_read_nor_in_the_way(
+    top: Path, layers: Layers, snapshotter: DirectorySnapshotter, kind: str
+) -> None:
+    """/kroot is the image's, so a RUN can have /kroot/usr lead to the builder's files."""
+    (top / "kpy" / "login").write_text("secret")
+    merged, alpine = layers.add(USR_MERGED), layers.add(ALPINE)
+
+    with snapshotter.prepare((merged,), 0) as active:
+        for name in ("usr", "etc", "app"):
+            (top / "kroot" / name).unlink()
+            if kind == "link":
+                (top / "kroot" / name).symlink_to(top / "kpy")
+            else:
+                (top / "kroot" / name / "sub").mkdir(parents=True)
+        (top / "etc" / "made").touch()
+        changes = _shown(list(snapshotter.changes(active)))
+    with snapshotter.prepare((alpine,), 0):
+        assert [os.readlink(top / "kroot" / name) for name in ("usr", "etc", "app")] == [str(top / name) for name in ("usr", "etc", "app")]
+
+    assert [line.split()[1] for line in changes] == ["etc", "etc/made"]
+    assert os.listdir(top / "kpy") == ["login"]
