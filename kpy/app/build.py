@@ -173,4 +173,4 @@ def _finish(options: BuildOptions, exports: Exports, artifact: Artifact, results
 def _write(exports: Exports, name: str, text: str) -> None:
     if name:
         with fs.io_errors("write", name):
-            fs.write_atomic(exports.place(name), text.encode())
+            fs.write_atomic(exports.place(name, replaced=True), text.encode())

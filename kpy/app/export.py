@@ -9,7 +9,7 @@ from kpy.app.keep import needed_paths
 from kpy.app.keys import passphrase
 from kpy.app.options import BuildOptions, Environment, OutputSpec
 from kpy.app.resolver import Resolver
-from kpy.errors import StoreError, UsageError
+from kpy.errors import ContextError, UsageError
 from kpy.events import Reporter, step
 from kpy.exporter.base import Artifact, Exporter, ExportResult, all_blobs, all_manifests
 from kpy.exporter.convert import to_docker
@@ -89,14 +89,16 @@ class Exports:
             )
         self._places[name] = real
 
-    def place(self, name: str) -> Path:
-        """Where to write what has this name; nothing of the build runs any more. Raises StoreError if a RUN made it lead
-        elsewhere: it can, where the root file system is its own and the builder's."""
+    def place(self, name: str, *, replaced: bool = False) -> Path:
+        """Where to write what has this name; nothing of the build runs any more. `replaced`: by a rename, which follows no
+        link at the name itself. Raises ContextError if a RUN made it lead elsewhere: it can, where the root file system is
+        its own and the builder's."""
         real = self._places[name]
-        now = os.path.realpath(real)
-        if now != real:
-            raise StoreError(
-                f"cannot write {name}: it leads to {now} now, by a link that a RUN made",
+        checked = os.path.dirname(real) if replaced else real
+        now = os.path.realpath(checked)
+        if now != checked:
+            raise ContextError(
+                f"cannot write {name}: {checked} leads to {now} now, by a link that a RUN made",
                 hint="write to a volume of its own, at a name in / or below /kpy",
             )
         return Path(real)
