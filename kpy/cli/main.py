@@ -136,8 +136,10 @@ def _fail(error: KpyError) -> int:
 
 
 def _internal(error: Exception) -> int:
+    from kpy.cli.failure import one_line
+
     kind = type(error).__name__
-    text = " ".join(str(error).split())[:500]
+    text = one_line(str(error))[:500]
     line = f"error: internal error: {kind}: {text}" if text else f"error: internal error: {kind}"
     _write_error(
         f"{line}\nhint: please report this; KPY_DEBUG=1 shows where it happened\n".encode(
@@ -158,7 +160,10 @@ def _debug() -> bool:
 def _trace() -> None:
     import traceback
 
-    traceback.print_exc()
+    from kpy.cli.failure import harmless
+    from kpy.cli.terminal import encode
+
+    _write_error(encode(harmless(traceback.format_exc())))
 
 
 def _write_error(data: bytes) -> None:

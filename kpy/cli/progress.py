@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import BinaryIO, Protocol
 
+from kpy.cli.failure import harmless, one_line
 from kpy.cli.options import ProgressMode
 from kpy.cli.terminal import Terminal, encode
 from kpy.errors import UsageError
@@ -52,7 +53,7 @@ def choose(mode: ProgressMode, terminal: Terminal) -> Progress:
         return JsonProgress(terminal.stderr)
     if mode in ("quiet", "none"):
         return Silence()
-    return PlainProgress(terminal.stderr)
+    return PlainProgress(terminal.stderr, on_terminal=terminal.stderr_is_terminal)
 
 
 class Silence:
@@ -101,10 +102,16 @@ class _Step:
 
 
 class PlainProgress:
-    """`#5 [2/4] RUN make`, `#5 0.123 output`, `#5 DONE 1.2s`: one line at a time, for logs."""
+    """`#5 [2/4] RUN make`, `#5 0.123 output`, `#5 DONE 1.2s`: one line at a time, for logs.
 
-    def __init__(self, stream: BinaryIO, clock: Callable[[], float] = time.monotonic) -> None:
+    Names and messages are always harmless. Output keeps its bytes, colours too, unless a terminal would obey them.
+    """
+
+    def __init__(
+        self, stream: BinaryIO, clock: Callable[[], float] = time.monotonic, *, on_terminal: bool = False
+    ) -> None:
         self._out = LineWriter(stream)
+        self._on_terminal = on_terminal
         self._clock = clock
         self._lock = threading.Lock()
         self._steps: dict[str, _Step] = {}
@@ -148,7 +155,7 @@ class PlainProgress:
         """Write a line of a step; when another step wrote before, name this one first."""
         data = b""
         if self._current != ident:
-            data = (b"\n" if self._current else b"") + encode(f"#{step.number} {_one_line(step.name)}\n")
+            data = (b"\n" if self._current else b"") + encode(f"#{step.number} {one_line(step.name)}\n")
             self._current = ident
         if text:
             data += b"#%d %s\n" % (step.number, text)
@@ -166,6 +173,8 @@ class PlainProgress:
     def _log_line(self, ident: str, step: _Step, line: bytes) -> None:
         # A progress bar redraws its line after carriage returns: the last state is what a log needs.
         line = line.rstrip(b"\r").rpartition(b"\r")[2]
+        if self._on_terminal:
+            line = encode(harmless(line.decode("utf-8", "surrogateescape")))
         self._line(ident, step, b"%.3f %s" % (self._clock() - step.started, line))
 
     def _flush(self, ident: str, step: _Step) -> None:
@@ -183,7 +192,7 @@ class PlainProgress:
         step.shown[event.label] = -1.0 if complete else now
         size = human(event.current) + (f" / {human(event.total)}" if event.total else "")
         tail = " done" if complete else ""
-        self._line(event.id, step, encode(f"{_one_line(event.label)} {size} {now - began:.1f}s{tail}"))
+        self._line(event.id, step, encode(f"{one_line(event.label)} {size} {now - began:.1f}s{tail}"))
 
     def _finish(self, event: StepFinished, step: _Step) -> None:
         self._flush(event.id, step)
@@ -193,7 +202,7 @@ class PlainProgress:
             case "cached":
                 text = "CACHED"
             case "failed":
-                text = f"ERROR: {_one_line(event.message)}" if event.message else "ERROR"
+                text = f"ERROR: {one_line(event.message)}" if event.message else "ERROR"
         self._line(event.id, step, encode(text))
         del self._steps[event.id]
 
@@ -203,14 +212,10 @@ class PlainProgress:
         self._warned.add(event)
         data = b"\n" if self._current else b""
         self._current = ""
-        data += encode(f"warning: {_one_line(event.message)}\n")
+        data += encode(f"warning: {one_line(event.message)}\n")
         if event.hint:
-            data += encode(f"hint: {_one_line(event.hint)}\n")
+            data += encode(f"hint: {one_line(event.hint)}\n")
         self._out.write(data)
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
 
 
 def human(size: int) -> str:

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -9,9 +10,12 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, BinaryIO, assert_never
 
+from kpy.cli.failure import HIDDEN
 from kpy.cli.progress import LineWriter
 from kpy.events import Event, StepFinished, StepLog, StepProgress, StepStarted, Warned
 from kpy.util.canonical import dumps
+
+_HIDDEN = re.compile(f"[{HIDDEN}]")  # JSON may hold them as they are
 
 
 class JsonProgress:
@@ -35,7 +39,7 @@ class JsonProgress:
     def __call__(self, event: Event, /) -> None:
         """Write the object of an event."""
         with self._lock:
-            self._out.write(dumps(self._status(event)) + b"\n")
+            self._out.write(_HIDDEN.sub(_escape, dumps(self._status(event)).decode()).encode() + b"\n")
 
     def _status(self, event: Event) -> dict[str, Any]:
         now = datetime.fromtimestamp(self._now(), UTC).isoformat().replace("+00:00", "Z")
@@ -81,3 +85,8 @@ class JsonProgress:
 def _digest(ident: str) -> str:
     """BuildKit's readers expect a digest; one of the step's id serves."""
     return ident if ident.startswith("sha256:") else "sha256:" + hashlib.sha256(ident.encode()).hexdigest()
+
+
+def _escape(found: re.Match[str]) -> str:
+    """The same character to who reads JSON; nothing to a terminal that the lines go to."""
+    return f"\\u{ord(found[0]):04x}"

@@ -16,7 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from kpy.cli.failure import harmless
+from kpy.cli.failure import harmless, one_line
 from kpy.cli.progress import human
 from kpy.events import Event, StepFinished, StepLog, StepProgress, StepStarted, Warned
 
@@ -109,7 +109,7 @@ class LiveProgress:
         step = None if isinstance(event, Warned) else self._running.get(event.id)
         match event:
             case StepStarted():
-                self._running[event.id] = _Running(_line(event.name), self._clock())
+                self._running[event.id] = _Running(one_line(event.name), self._clock())
             case StepLog():
                 if step is not None:
                     _log(step, event.data)
@@ -118,7 +118,7 @@ class LiveProgress:
                     step.transfers[event.label] = (event.current, event.total)
             case StepFinished():
                 self._running.pop(event.id, None)
-                return [_cut(self._finished(event, step or _Running(_line(event.id), self._clock())))]
+                return [_cut(self._finished(event, step or _Running(one_line(event.id), self._clock())))]
             case Warned():
                 return self._warning(event)
         return []
@@ -141,8 +141,8 @@ class LiveProgress:
         if event in self._warned:
             return []
         self._warned.add(event)
-        lines = [Text(f"warning: {_line(event.message)}", style="yellow")]
-        return [*lines, Text(f"hint: {_line(event.hint)}")] if event.hint else lines
+        lines = [Text(f"warning: {one_line(event.message)}", style="yellow")]
+        return [*lines, Text(f"hint: {one_line(event.hint)}")] if event.hint else lines
 
     def _draw(self) -> RenderableType:
         with self._lock:
@@ -166,7 +166,7 @@ def _bars(transfers: dict[str, tuple[int, int]]) -> list[RenderableType]:
     for label, current, total in moving[:_BARS]:
         row = Table.grid(padding=(0, 1))
         row.add_row(
-            Text(f" => => {_line(label)[:24]}", style="dim"),
+            Text(f" => => {one_line(label)[:24]}", style="dim"),
             ProgressBar(total=total or None, completed=current, width=24, pulse=not total),
             Text(human(current) + (f" / {human(total)}" if total else ""), style="dim"),
         )
@@ -179,10 +179,6 @@ def _bars(transfers: dict[str, tuple[int, int]]) -> list[RenderableType]:
 def _cut(text: Text) -> Text:
     text.no_wrap, text.overflow = True, "ellipsis"
     return text
-
-
-def _line(text: str) -> str:
-    return " ".join(harmless(text).split())
 
 
 def _log(step: _Running, data: bytes) -> None:

@@ -115,6 +115,12 @@ def test_a_bug_is_one_line_and_70(tmp_path: Path) -> None:
     assert "Traceback" in call(command, KPY_DEBUG="1").stderr
 
 
+def test_a_bug_repeats_no_control_sequence(tmp_path: Path) -> None:
+    done = call(planted(tmp_path, "raise ZeroDivisionError('by\\x1b[2J\\x9b\\u202e zero')"), KPY_DEBUG="1")
+    assert "ZeroDivisionError: by zero\nhint" in done.stderr
+    assert not {"\x1b", "\x9b", "\u202e"} & set(done.stderr)
+
+
 KINDS = [kind for kind in KpyError.__subclasses__() if kind is not FormError]
 
 

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from kpy.cli.failure import harmless
 from kpy.cli.progress import PlainProgress, Silence, choose, human
 from kpy.cli.progress_json import JsonProgress
 from kpy.cli.progress_tty import LiveProgress
@@ -28,9 +30,9 @@ class Clock:
         return self.now
 
 
-def plain(*script: Event | float) -> str:
+def plain(*script: Event | float, on_terminal: bool = False) -> str:
     stream, clock = io.BytesIO(), Clock()
-    with PlainProgress(stream, clock) as progress:
+    with PlainProgress(stream, clock, on_terminal=on_terminal) as progress:
         for item in script:
             if isinstance(item, float):
                 clock.now += item
@@ -96,6 +98,50 @@ def test_plain_failure_and_warnings() -> None:
 def test_plain_passes_bytes_and_keeps_the_last_state_of_a_bar() -> None:
     text = plain(StepStarted("a", "x"), StepLog("a", b"\xff\xfe\n10%\r50%\r100%\r\n"))
     assert text == "#1 x\n#1 0.000 \udcff\udcfe\n#1 0.000 100%\n"
+
+
+HOSTILE = "a\x1b[2Jb\x1b]0;t\x07c\x9b1md\x7fe\u202ef\x08g"
+NAMED = StepStarted("a", f"[1/1] RUN {HOSTILE}\r\n#99 DONE\u2028error: x" + "\udc9b")
+CLEAN = "[1/1] RUN abc1mdefg #99 DONE error: x\ufffd"
+
+
+@pytest.mark.parametrize("on_terminal", [True, False])
+def test_plain_names_are_harmless_everywhere(on_terminal: bool) -> None:
+    text = plain(
+        NAMED,
+        StepProgress("a", HOSTILE, 5, 5),
+        StepProgress("a", HOSTILE, 5, 5),
+        Warned(HOSTILE, HOSTILE),
+        StepFinished("a", "failed", HOSTILE + "\r#99 DONE"),
+        StepFinished(HOSTILE, "done"),
+        on_terminal=on_terminal,
+    )
+    assert text == (
+        f"#1 {CLEAN}\n#1 abc1mdefg 5B / 5B 0.0s done\n"
+        "\nwarning: abc1mdefg\nhint: abc1mdefg\n"
+        f"#1 {CLEAN}\n#1 ERROR: abc1mdefg #99 DONE\n"
+        "\n#2 abc1mdefg\n#2 DONE 0.0s\n"
+    )
+
+
+def test_plain_output_is_harmless_on_a_terminal_only() -> None:
+    output = b"\x1b[31mred\x1b[0m \xc2\x9b2J \x9b2J \xe2\x80\xaeevil\x7f \xe9 tab\there \xc3\xa9\xe2\x9c\x93\nrest\x1bc"
+    script = (StepStarted("a", "x"), StepLog("a", output))
+    assert plain(*script, on_terminal=True).encode("utf-8", "surrogateescape") == (
+        b"#1 x\n#1 0.000 red 2J \xef\xbf\xbd2J evil \xe9 tab\there \xc3\xa9\xe2\x9c\x93\n#1 0.000 rest\n"
+    )
+    kept = plain(*script).encode("utf-8", "surrogateescape")
+    assert kept == b"#1 x\n#1 0.000 " + output.replace(b"\n", b"\n#1 0.000 ") + b"\n"
+
+
+def test_plain_is_told_that_it_writes_to_a_terminal(make_terminal: Callable[..., Terminal]) -> None:
+    for tty, shown in ((True, b"#1 0.000 ab"), (False, b"#1 0.000 a\x1b[2Jb")):
+        terminal = make_terminal(stderr_is_terminal=tty)
+        with choose("plain", terminal) as progress:
+            progress(StepStarted("a", "x"))
+            progress(StepLog("a", b"a\x1b[2Jb\n"))
+        lines = terminal.stderr.getvalue().split(b"\n")  # type: ignore[attr-defined]
+        assert re.sub(rb"\d\.\d{3}", b"0.000", lines[1]) == shown
 
 
 def test_plain_shows_a_line_that_does_not_end() -> None:
@@ -172,6 +218,25 @@ def test_json_is_buildkits_rawjson() -> None:
     assert cached["vertexes"][0]["cached"] is True
 
 
+def test_json_says_all_and_shows_a_terminal_nothing_to_obey() -> None:
+    stream = io.BytesIO()
+    with JsonProgress(stream) as progress:
+        progress(NAMED)
+        progress(StepProgress("a", HOSTILE, 1, 2))
+        progress(StepLog("a", HOSTILE.encode() + b"\x9b"))
+        progress(Warned(HOSTILE, HOSTILE))
+        progress(StepFinished("a", "failed", "\\" + HOSTILE))
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 5
+    assert all(harmless(line.decode()) == line.decode() for line in lines)
+    named, status, log, warned, failed = map(json.loads, lines)
+    assert named["vertexes"][0]["name"] == NAMED.name.replace("\udc9b", "\ufffd")
+    assert status["statuses"][0]["id"] == HOSTILE
+    assert base64.b64decode(log["logs"][0]["data"]) == HOSTILE.encode() + b"\x9b"
+    assert base64.b64decode(warned["warnings"][0]["short"]) == HOSTILE.encode()
+    assert failed["vertexes"][0]["error"] == "\\" + HOSTILE
+
+
 def live(color: bool = False) -> tuple[LiveProgress, io.StringIO, Clock]:
     text, clock = io.StringIO(), Clock()
     console = Console(
@@ -234,6 +299,22 @@ def test_markup_in_names_is_text() -> None:
         progress(StepStarted("a", "[bold]RUN [/] [2/3]"))
         progress(StepFinished("a", "cached"))
     assert "[bold]RUN [/] [2/3]" in text.getvalue()
+
+
+def test_a_terminal_is_given_nothing_of_a_stranger_to_obey() -> None:
+    progress, text, _ = live()
+    with progress:
+        progress(NAMED)
+        progress(StepProgress("a", HOSTILE, 1, 2))
+        progress(StepLog("a", HOSTILE.encode() + b" \x9b2J\nrest " + HOSTILE.encode()))
+        console = progress._console
+        with console.capture() as drawn:
+            console.print(progress._draw())
+        progress(Warned(HOSTILE, HOSTILE))
+        progress(StepFinished("a", "failed", HOSTILE))
+    for shown in (drawn.get(), text.getvalue()):
+        assert not re.search(r"\x1b\[2J|\x1b\]|[\x07\x08\x7f-\x9f\u2028-\u202e]", shown)
+    assert CLEAN in text.getvalue()
 
 
 def test_many_threads_and_redraws_do_not_block_each_other() -> None:
