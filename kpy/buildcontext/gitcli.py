@@ -234,7 +234,12 @@ def find_program(settings: GitSettings, url: str) -> None:
 
 def is_ssh(url: str) -> bool:
     """Is it a URL of ssh, or `user@host:path`?"""
-    return url.startswith("ssh://") or ("://" not in url and re.match(r"[^-/\s:][^/\s:]*@[^-/\s:][^/\s:]*:", url) is not None)
+    if "://" in url:
+        return url.startswith("ssh://")
+    before, colon, _ = url.partition(":")
+    plain = not before.startswith("-") and re.search(r"[/\s]", before) is None
+    # Neither user nor host is empty, and the host is no option of ssh.
+    return bool(colon) and plain and re.search(".@[^-]", before) is not None
 
 
 def ensure_transport(url: str, settings: GitSettings) -> None:

@@ -22,7 +22,7 @@ State: TypeAlias = tuple[bool, ...]
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One pattern; `keep` if it had a `!`. `parts` are its path components, for `may_include_below`; `line` and `text` say
+    """One pattern; `keep` if it had a `!`. `parts` are its path components then, for `may_include_below`; `line` and `text` say
     where and how it is written, for people."""
 
     pattern: PathPattern
@@ -121,7 +121,7 @@ def _rule(text: str) -> Rule:
     if len(pattern) > 1 and pattern.startswith("/"):
         pattern = pattern[1:]
     found = PathPattern.parse(pattern)
-    return Rule(found, keep, _parts(pattern))
+    return Rule(found, keep, _parts(pattern) if keep else ())
 
 
 def _parts(pattern: str) -> tuple[Glob | None, ...]:

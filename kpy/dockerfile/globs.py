@@ -1,13 +1,15 @@
 """Path patterns: Go's filepath.Match (COPY wildcards) and moby/patternmatcher's (`**`; .dockerignore, --exclude).
 
-Strings only, `/` separates. Both are made into regular expressions once. A Glob's stars are matched without going
-back (atomic groups), and repeated stars of a PathPattern are merged: no pattern takes exponential time.
+Strings only, `/` separates. Matching takes time linear in the pattern and in the name, whatever they are: somebody else
+may have written both. A Glob's stars are matched without going back (atomic groups); a PathPattern is a regular expression
+as long as it has so few stars that going back costs nothing, else an Automaton.
 """
 
 import re
 from dataclasses import dataclass, field
 
 from kpy.dockerfile.forms import FormError
+from kpy.dockerfile.linear import DEPTH, LEVEL, LOOPS, REST, Automaton
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,7 @@ class PathPattern:
     _exact: bool = field(compare=False)
     _prefix: str | None = field(compare=False)
     _suffix: str | None = field(compare=False)
-    _regex: re.Pattern[str] | None = field(compare=False, repr=False)
+    _compiled: "re.Pattern[str] | _Stars | None" = field(compare=False, repr=False)
 
     @staticmethod
     def parse(pattern: str) -> "PathPattern":
@@ -128,12 +130,19 @@ class PathPattern:
             return PathPattern(pattern, False, None, pattern[2:], None)
         if found[-2:] == ["*", "*"] and len(special) == 2 and "\\" not in pattern:
             return PathPattern(pattern, False, pattern[:-2], None, None)
-        return PathPattern(pattern, False, None, None, re.compile(_double_star_regex(found), re.DOTALL))
+        parts = _path_tokens(found)
+        loops = [part for part in parts if part in LOOPS and part != REST]  # what comes to a REST has matched
+        # Going back is quick here: to a slash for DEPTH, to a character of the one component for LEVEL.
+        simple = loops in ([], [DEPTH], [LEVEL], [DEPTH, LEVEL])
+        compiled = re.compile("".join(parts), re.DOTALL) if simple else _Stars.of(parts)
+        return PathPattern(pattern, False, None, None, compiled)
 
     def matches(self, path: str) -> bool:
         """Whether the path itself matches; parents are the caller's business."""
-        if self._regex is not None:
-            return self._regex.fullmatch(path) is not None
+        if isinstance(self._compiled, _Stars):
+            return self._compiled.matches(path)
+        if self._compiled is not None:
+            return self._compiled.fullmatch(path) is not None
         if self._exact:
             return path == self.pattern
         if self._prefix is not None:
@@ -142,7 +151,30 @@ class PathPattern:
         return path.endswith(suffix) or (suffix.startswith("/") and path == suffix[1:])
 
 
-def _double_star_regex(found: list[str]) -> str:
+@dataclass(frozen=True, slots=True)
+class _Stars:
+    """A path pattern with many stars. Most paths fail for the longest text that all must have, which is quick."""
+
+    needed: str
+    automaton: Automaton
+
+    @staticmethod
+    def of(parts: list[str]) -> "_Stars":
+        texts = [""]
+        for part in parts:
+            letter = part[-1]
+            if part == re.escape(letter):
+                texts[-1] += letter
+            else:
+                texts.append("")
+        return _Stars(max(texts, key=len), Automaton(parts))
+
+    def matches(self, path: str) -> bool:
+        return self.needed in path and self.automaton.matches(path)
+
+
+def _path_tokens(found: list[str]) -> list[str]:
+    """Regular expressions of one character each, and the loops between them."""
     parts: list[str] = []
     position = 0
     while position < len(found):
@@ -151,11 +183,11 @@ def _double_star_regex(found: list[str]) -> str:
             position += 2
             if found[position : position + 1] == ["/"]:
                 position += 1
-            part = ".*" if position >= len(found) else "(?:.*/)?"
+            part = REST if position >= len(found) else DEPTH
         else:
             position += 1
-            part = {"*": "[^/]*", "?": "[^/]"}.get(token, token)
-        # Twice the same star is one star, and much faster.
-        if not (part in ("(?:.*/)?", "[^/]*") and parts and parts[-1] == part):
+            part = {"*": LEVEL, "?": "[^/]"}.get(token, token)
+        # Twice the same star is one star.
+        if not (part in (DEPTH, LEVEL) and parts and parts[-1] == part):
             parts.append(part)
-    return "".join(parts)
+    return parts

@@ -17,7 +17,7 @@ from kpy.errors import DockerfileError
 MAX_SIZE = 16 << 20
 MAX_INSTRUCTIONS = 20_000  # planned within a second; docker takes 127 layers
 _BOM = b"\xef\xbb\xbf"
-_DIRECTIVE = re.compile(r"([a-zA-Z][a-zA-Z0-9]*)\s*=\s*(.+?)\s*", re.ASCII)
+_DIRECTIVE = re.compile(r"([a-zA-Z][a-zA-Z0-9]*)\s*=\s*(.+)", re.ASCII)  # of a stripped line
 _DIRECTIVES = ("syntax", "escape", "check")
 _WITH_HEREDOCS = ("RUN", "COPY", "ADD")
 _NOT_UTF8 = re.compile("[\ud800-\udfff]")
