@@ -5,8 +5,10 @@ from typing import TypeAlias
 
 from kpy.app.options import Environment
 from kpy.cli.flags import Flag, parse, usage
+from kpy.cli.progress import PlainProgress
 from kpy.cli.terminal import Terminal
 from kpy.errors import UsageError
+from kpy.events import Reporter
 from kpy.oci.digest import Digest
 from kpy.oci.reference import Reference
 
@@ -19,12 +21,13 @@ HELP = f"""\
 usage: kpy verify --key FILE [flags] IMAGE
 
 Check that an image in a registry is signed with the private half of the key. Its digest goes to standard
-output; without a good signature the exit code is 10.
+output; without a good signature the exit code is 10. The key is RSA of 2048 bits or more (with a warning below 3072),
+ECDSA on P-256, P-384 or P-521, or Ed25519.
 
 {usage(_FLAGS)}
 """
 
-Verify: TypeAlias = Callable[[Reference, str, tuple[str, ...], Environment], Digest]
+Verify: TypeAlias = Callable[[Reference, str, tuple[str, ...], Environment, Reporter], Digest]
 
 
 def run(argv: Sequence[str], terminal: Terminal, verify: Verify | None = None) -> int:
@@ -39,7 +42,7 @@ def run(argv: Sequence[str], terminal: Terminal, verify: Verify | None = None) -
         raise UsageError("kpy verify needs --key", hint="the public key, such as --key kpy.pub")
     reference = Reference.parse(parsed.arguments[0])
     digest = (verify or _app())(
-        reference, parsed.one("key"), parsed.all("insecure-registry"), terminal.environment()
+        reference, parsed.one("key"), parsed.all("insecure-registry"), terminal.environment(), PlainProgress(terminal.stderr)
     )
     terminal.out(str(digest))
     return 0

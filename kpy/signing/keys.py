@@ -1,6 +1,6 @@
 """Key pairs: make, write, read, sign, check. ECDSA, RSA and Ed25519, as cosign uses them: SHA-256, PKCS#1 v1.5.
 
-The seam to the cryptography package: none of its exceptions leaves this file.
+A key that is too weak is refused where it is read, for signing and for verifying alike. The seam to the cryptography package: none of its exceptions leaves this file.
 """
 
 import hashlib
@@ -21,7 +21,11 @@ if TYPE_CHECKING:
     Public: TypeAlias = ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey
 
 _MAX_FILE = 64 << 10
-_KINDS = "ECDSA, RSA and Ed25519"
+# NIST SP 800-131A: fewer than 112 bits of security are disallowed; secp256k1 is not among the curves of SP 800-186.
+_CURVES = ("secp256r1", "secp384r1", "secp521r1")
+_RSA_LEAST = 2048
+_RSA_ADVISED = 3072  # SP 800-57 part 1: 112 bits of security, which 2048 have, are enough until 2030
+_ALLOWED = f"RSA of {_RSA_LEAST} bits and more, ECDSA on P-256, P-384 and P-521, and Ed25519"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +66,18 @@ class PublicKey:
             return False
         return True
 
+    @property
+    def weakness(self) -> str:
+        """What to tell who uses the key, which is allowed; empty for most."""
+        from cryptography.hazmat.primitives.asymmetric import rsa
+
+        if isinstance(self._key, rsa.RSAPublicKey) and self._key.key_size < _RSA_ADVISED:
+            return f"an RSA key of {self._key.key_size} bits is weak: use {_RSA_ADVISED} or more"
+        return ""
+
     @staticmethod
     def parse(pem: bytes, *, name: str = "the public key") -> "PublicKey":
-        """Read a PEM public key. Raises SignatureError."""
+        """Read a PEM public key. Raises SignatureError, also for a key that is too weak."""
         from cryptography.exceptions import UnsupportedAlgorithm
         from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
         from cryptography.hazmat.primitives.serialization import load_pem_public_key
@@ -76,7 +89,8 @@ class PublicKey:
         except (ValueError, UnsupportedAlgorithm) as error:
             raise SignatureError(f"{name} is not a PEM public key") from error
         if not isinstance(key, (ec.EllipticCurvePublicKey, rsa.RSAPublicKey, ed25519.Ed25519PublicKey)):
-            raise SignatureError(f"{name} is of a kind that is not supported", hint=f"supported are {_KINDS}")
+            raise SignatureError(f"{name} is of a kind that is not supported", hint=f"allowed are {_ALLOWED}")
+        _check(key, name)
         return PublicKey(key)
 
     @staticmethod
@@ -133,7 +147,7 @@ class PrivateKey:
     @staticmethod
     def parse(pem: bytes, passphrase: Callable[[], bytes], *, name: str = "the private key") -> "PrivateKey":
         """Read a key in cosign's format or in PEM (PKCS#8, SEC 1, PKCS#1). Asks for the passphrase only if the key is
-        encrypted. Raises SignatureError, which says whether passphrase or file is wrong."""
+        encrypted. Raises SignatureError, which says whether passphrase or file is wrong, or the key too weak."""
         from cryptography.exceptions import UnsupportedAlgorithm
         from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
         from cryptography.hazmat.primitives.serialization import load_der_private_key, load_pem_private_key
@@ -151,13 +165,24 @@ class PrivateKey:
                 raise SignatureError(f"{name} cannot be decrypted", hint="check the passphrase, in KPY_KEY_PASSWORD") from error
             raise SignatureError(f"{name} is not a PEM private key") from error
         if not isinstance(key, (ec.EllipticCurvePrivateKey, rsa.RSAPrivateKey, ed25519.Ed25519PrivateKey)):
-            raise SignatureError(f"{name} is of a kind that is not supported", hint=f"supported are {_KINDS}")
+            raise SignatureError(f"{name} is of a kind that is not supported", hint=f"allowed are {_ALLOWED}")
+        _check(key.public_key(), name)
         return PrivateKey(key)
 
     @staticmethod
     def load(path: Path, passphrase: Callable[[], bytes]) -> "PrivateKey":
         """Read a private key file. Raises SignatureError, UsageError if there is none."""
         return PrivateKey.parse(_read(path), passphrase, name=f"{path}")
+
+
+def _check(key: "Public", name: str) -> None:
+    """Raise SignatureError for a key that is too weak to trust what it signs."""
+    from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+    if isinstance(key, rsa.RSAPublicKey) and key.key_size < _RSA_LEAST:
+        raise SignatureError(f"{name} is an RSA key of {key.key_size} bits, which is too short", hint=f"allowed are {_ALLOWED}")
+    if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name not in _CURVES:
+        raise SignatureError(f"{name} is an ECDSA key on the curve {key.curve.name}, which is not allowed", hint=f"allowed are {_ALLOWED}")
 
 
 def write_pair(key: PrivateKey, private: Path, public: Path, passphrase: bytes, *, force: bool) -> None:

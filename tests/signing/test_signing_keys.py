@@ -177,6 +177,55 @@ def test_unsupported_kind() -> None:
         PrivateKey.parse(made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), no_passphrase)
 
 
+KINDS = {
+    "rsa1024": lambda: rsa.generate_private_key(65537, 1024),
+    "rsa2047": lambda: rsa.generate_private_key(65537, 2047),
+    "p192": lambda: ec.generate_private_key(ec.SECP192R1()),
+    "p224": lambda: ec.generate_private_key(ec.SECP224R1()),
+    "secp256k1": lambda: ec.generate_private_key(ec.SECP256K1()),
+    "brainpool": lambda: ec.generate_private_key(ec.BrainpoolP256R1()),
+    "rsa2048": lambda: rsa.generate_private_key(65537, 2048),
+    "rsa3072": lambda: rsa.generate_private_key(65537, 3072),
+    "p256": lambda: ec.generate_private_key(ec.SECP256R1()),
+    "p384": lambda: ec.generate_private_key(ec.SECP384R1()),
+    "p521": lambda: ec.generate_private_key(ec.SECP521R1()),
+    "ed25519": ed25519.Ed25519PrivateKey.generate,
+}
+WEAK = {
+    "rsa1024": "an RSA key of 1024 bits", "rsa2047": "an RSA key of 2047 bits", "p192": "the curve secp192r1",
+    "p224": "the curve secp224r1", "secp256k1": "the curve secp256k1", "brainpool": "the curve brainpoolP256r1",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_keys_are_strong_enough_or_refused(kind: str) -> None:
+    """In each form that can be read, for signing and for verifying; and what is allowed signs what openssl can check."""
+    made = KINDS[kind]()
+    der = made.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+    pem = made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    locked = made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"x"))
+    public = made.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    private = (pem, locked, keyfile.encode(der, b"x"))
+    if kind not in WEAK:
+        for data in private:
+            signature = PrivateKey.parse(data, lambda: b"x").sign(b"payload")
+            assert PublicKey.parse(public).verifies(b"payload", signature)
+        return
+    for data in private:
+        with pytest.raises(SignatureError, match=f"^k.key is .*{WEAK[kind]}") as refused:
+            PrivateKey.parse(data, lambda: b"x", name="k.key")
+        assert "RSA of 2048 bits and more, ECDSA on P-256, P-384 and P-521, and Ed25519" in refused.value.hint
+    with pytest.raises(SignatureError, match=f"^k.pub is .*{WEAK[kind]}"):
+        PublicKey.parse(public, name="k.pub")
+
+
+@pytest.mark.parametrize(("kind", "said"), [("rsa2048", "an RSA key of 2048 bits is weak: use 3072 or more"), ("rsa3072", ""), ("p256", "")])
+def test_a_key_that_is_just_allowed_says_so(kind: str, said: str) -> None:
+    made = KINDS[kind]()
+    public = PublicKey.parse(made.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    assert public.weakness == said
+
+
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no key file"):
         PublicKey.load(tmp_path / "none")
