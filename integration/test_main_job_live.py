@@ -40,7 +40,7 @@ def test_a_python_service_signed(
 ) -> None:
     context = example("python-service")
     make_wheel(context / "wheels")
-    kpy("keygen", "--output-key-prefix", "key", cwd=workdir)
+    kpy.with_env(KPY_KEY_PASSWORD="")("keygen", "--output-key-prefix", "key", cwd=workdir)
     name = f"{registry.host}/live/python-service:1"
     done = live(
         "build", "--push", "-t", name, "--build-arg", f"BASE={python_base}", "--sign-key", "/kpy/keys/key.key", ".",

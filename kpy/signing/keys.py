@@ -190,14 +190,20 @@ def write_pair(key: PrivateKey, private: Path, public: Path, passphrase: bytes, 
 
     Without `force`, existing files are an error, and stay as they are.
     """
-    for path in (private, public):
-        if not force and os.path.lexists(path):
-            raise UsageError(f"{path} exists already", hint="choose another name, or use --force to replace it")
+    if not force:
+        refuse_existing(private, public)
     data = key.encode(passphrase)
     with fs.io_errors("write", private):
         fs.write_atomic(private, data, mode=0o600, durable=True)
     with fs.io_errors("write", public):
         fs.write_atomic(public, key.public.pem, mode=0o644, durable=True)
+
+
+def refuse_existing(*paths: Path) -> None:
+    """Raise UsageError for a file that is there: a key that is lost cannot be made again."""
+    for path in paths:
+        if os.path.lexists(path):
+            raise UsageError(f"{path} exists already", hint="choose another name, with --output-key-prefix, or remove it")
 
 
 def _read(path: Path) -> bytes:

@@ -124,7 +124,7 @@ def test_images_quiet(terminal: Terminal) -> None:
 def test_keygen(terminal: Terminal) -> None:
     assert (
         keygen.run(
-            ["--output-key-prefix", "ci"], terminal, lambda prefix, _: (f"{prefix}.key", f"{prefix}.pub")
+            ["--output-key-prefix", "ci"], terminal, lambda prefix, *_: (f"{prefix}.key", f"{prefix}.pub")
         )
         == 0
     )
