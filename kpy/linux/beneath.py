@@ -8,13 +8,15 @@ RESOLVE_BENEATH and RESOLVE_NO_SYMLINKS, or component by component where a secco
 import errno
 import os
 import stat
-from collections.abc import Iterator, Mapping
-from types import TracebackType
-from typing import TypeAlias
 
 from kpy.linux import libc
 
-At: TypeAlias = tuple[int, bytes]
+TYPE_CHECKING = False  # as mypy knows it; importing typing takes longer than all else here
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from types import TracebackType
+
+At = tuple[int, bytes]
 """The descriptor of a directory and a name in it; `.` is the directory itself."""
 
 STEP = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -44,7 +46,7 @@ def open_beneath(root: int, path: bytes, flags: int) -> int:
             os.close(held)
 
 
-def _pieces(path: bytes) -> Iterator[bytes]:
+def _pieces(path: bytes) -> "Iterator[bytes]":
     """The path of the directory that holds the last component, in parts that are each short enough."""
     piece: list[bytes] = []
     size = 0
@@ -84,6 +86,20 @@ def step_by_step(root: int, path: bytes, flags: int) -> int:
             os.close(held)
 
 
+def open_source(base: bytes, path: bytes, flags: int) -> int:
+    """Open an absolute path whose beginning `base` is trusted: the rest is somebody else's, and no link in it is followed.
+    The base alone may be meant. Raises OSError."""
+    if path != base and not path.startswith(base.rstrip(b"/") + b"/"):
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), os.fsdecode(path))
+    top = os.open(base, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) if path != base else -1
+    if top < 0:
+        return os.open(base, flags | os.O_CLOEXEC)
+    try:
+        return open_beneath(top, path[len(base) :].strip(b"/"), flags)
+    finally:
+        os.close(top)
+
+
 def link_path(at: At) -> bytes:
     """The same as a path, for calls that take no descriptor of a directory: the kernel goes to the directory itself, and
     not by its name. Use it with calls that do not follow a link at the end."""
@@ -115,7 +131,7 @@ class Beneath:
     caller's. `slots` are directories of the tree that are elsewhere, by their names in `top`; their paths are trusted too.
     """
 
-    def __init__(self, top: str | bytes | int, slots: Mapping[bytes, bytes] | None = None) -> None:
+    def __init__(self, top: str | bytes | int, slots: "Mapping[bytes, bytes] | None" = None) -> None:
         self._close: list[int] = []
         self._slots: dict[bytes, int] = {}
         self._last: tuple[bytes, int] | None = None
@@ -138,7 +154,7 @@ class Beneath:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: "TracebackType | None"
     ) -> None:
         self._forget()
         for descriptor in self._close:
@@ -176,7 +192,7 @@ class Beneath:
             self._last = directory, open_beneath(base, above, STEP)
         return self._last[1], name
 
-    def directories(self) -> Iterator[tuple[bytes, int, list[tuple[bytes, os.stat_result]]]]:
+    def directories(self) -> "Iterator[tuple[bytes, int, list[tuple[bytes, os.stat_result]]]]":
         """Each real directory of the tree, before those in it: its relative path, a descriptor that is closed when the next
         one is asked for, and the names in it with their status, sorted. Raises OSError."""
         pending = [b""]

@@ -1,5 +1,6 @@
 """What a sandbox is, and the values it takes. Implementations stand beside this file."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
@@ -40,7 +41,9 @@ class Process:
 class Mount:
     """Something to mount in the root for one RUN; the target is made if it is not there, and removed again (R07).
 
-    `bind`: `source` is a path on the host (directory, file or socket). With `discard`, it is writable and what is
+    `bind`: `source` is a path on the host (directory, file or socket). Its beginning `base` is trusted: kpy made it, or the
+    user named it; below it, an image or a context may have made links, and none is followed. "": all but the last name is
+    trusted. With `discard`, it is writable and what is
     written is dropped (R14 rw), with the source if that is `ours`: made for this RUN; where root is emulated, it shows as
     `uid` and `gid`'s, and `ledger` knows of its files what the disk cannot say, after the RUN too where what is written is
     kept. `tmpfs`: `size` bytes, 0 = no limit. `file`: `data` as a file of `mode`, `uid`, `gid` (secrets, R17: never on
@@ -51,6 +54,7 @@ class Mount:
     kind: Literal["bind", "tmpfs", "file"]
     target: str
     source: str = ""
+    base: str = ""
     read_only: bool = False
     discard: bool = False
     ours: bool = False
@@ -60,6 +64,12 @@ class Mount:
     uid: int = 0
     gid: int = 0
     ledger: Ledger | None = field(default=None, repr=False, compare=False)
+
+
+    @property
+    def trusted(self) -> str:
+        """The beginning of the source below which no link is followed."""
+        return self.base or os.path.dirname(self.source) or "/"
 
 
 class Sandbox(Protocol):

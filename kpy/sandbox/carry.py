@@ -1,6 +1,7 @@
 """What a ledger says of the files of mounts: brought to where root is emulated, and back to who keeps the mount. The records
 of files that are copied on the way. Knows nothing of how mounts are made."""
 
+import errno
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -45,7 +46,12 @@ def of_tree(ledger: Ledger, top: str) -> dict[tuple[int, int], Record]:
             pending = [b""]
             while pending:
                 path = pending.pop()
-                directory = tree.open(path, LIST)
+                try:
+                    directory = tree.open(path, LIST)
+                except OSError as error:
+                    if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                        raise
+                    continue  # another RUN has the same cache, and changes it
                 try:
                     with os.scandir(directory) as entries:
                         for entry in entries:

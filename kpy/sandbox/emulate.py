@@ -18,7 +18,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 
 from kpy.errors import SandboxError
-from kpy.linux.beneath import LIST, At, Beneath, is_directory, join, status
+from kpy.linux.beneath import LIST, At, Beneath, is_directory, join, open_source, status
 from kpy.linux.birth import identify
 from kpy.linux.copytree import Made, copy
 from kpy.linux.ledger import Ledger, Record, physical
@@ -243,11 +243,13 @@ def _nothing() -> None:
     pass
 
 
-def _source(path: str, paths: RootPaths) -> tuple[At, os.stat_result]:
-    """Where a source on this machine is, and what: the builder made it, or the user named it. Its directory stays open as
-    long as `paths`. Raises OSError for one that is a link."""
-    directory, name = os.path.split(os.path.normpath(path))
-    held = paths.hold(os.open(directory or "/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+def _source(mount: Mount, paths: RootPaths) -> tuple[At, os.stat_result]:
+    """Where a source on this machine is, and what. Its directory stays open as long as `paths`. Raises OSError for one that
+    is a link, or behind one below what is trusted."""
+    path = os.path.normpath(mount.source)
+    directory, name = os.path.split(path)
+    base = directory if mount.trusted in (path, directory) else mount.trusted
+    held = paths.hold(open_source(os.fsencode(base), os.fsencode(directory), os.O_PATH | os.O_DIRECTORY))
     at = held, os.fsencode(name or ".")
     found = os.stat(at[1], dir_fd=held, follow_symlinks=False)
     if stat.S_ISLNK(found.st_mode):
@@ -257,7 +259,7 @@ def _source(path: str, paths: RootPaths) -> tuple[At, os.stat_result]:
 
 def _bind(mount: Mount, room: Room, paths: RootPaths, written: Callable[[bytes], None], made: Made) -> Callable[[], None]:
     """Put the source at the target. Returns what takes it away again, with the writes if they are to be kept."""
-    source, found = _source(mount.source, paths)
+    source, found = _source(mount, paths)
     if stat.S_ISSOCK(found.st_mode):
         _link_socket(source, room.at, mount)
         return _nothing

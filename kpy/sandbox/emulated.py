@@ -12,7 +12,6 @@ from kpy.emulation import credentials, start
 from kpy.emulation.loop import Emulation
 from kpy.linux.birth import identify
 from kpy.linux.ledger import Ledger, Record
-from kpy.linux.libc import AT_FDCWD
 from kpy.linux.syscalls import native
 
 TYPE_CHECKING = False  # as mypy knows it; importing typing takes longer than all else here
@@ -52,9 +51,9 @@ class Emulated:
         """What went wrong in the emulation, for a developer."""
         return self._emulation.problems if self._emulation is not None else []
 
-    def tell(self, path: bytes, mode: int, uid: int, gid: int) -> None:
-        """What is at an absolute path has this owner and mode for the RUN."""
-        key, born = identify(AT_FDCWD, path)
+    def tell(self, place: int, mode: int, uid: int, gid: int) -> None:
+        """What this is open on has this owner and mode for the RUN."""
+        key, born = identify(place)
         self._ledger.records[key] = Record(mode, uid, gid, born=born)
 
     def confine(self) -> bool:

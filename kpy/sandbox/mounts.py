@@ -10,6 +10,7 @@ import os
 import stat
 
 from kpy.linux import libc
+from kpy.linux.beneath import open_source
 from kpy.linux.ledger import physical
 from kpy.linux.mount import (
     MNT_DETACH,
@@ -56,10 +57,10 @@ def reason(error: OSError) -> str:
 
 class Stage:
     """The new root while it is put together, on a tmpfs that is gone with the last process of the sandbox. `tell` is there
-    where root is emulated, and nothing can be given to others: it takes a path, and the mode and owner that it shows."""
+    where root is emulated, and nothing can be given to others: it takes a descriptor, and the mode and owner that it shows."""
 
     def __init__(
-        self, root: bytes, made: list[Stub], tell: "Callable[[bytes, int, int, int], None] | None" = None
+        self, root: bytes, made: list[Stub], tell: "Callable[[int, int, int, int], None] | None" = None
     ) -> None:
         source = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         # What the tmpfs hides is still reached by the descriptor; so is there a private place without a new path.
@@ -92,7 +93,7 @@ class Stage:
                 os.fchmod(descriptor, mode)
             else:
                 os.fchmod(descriptor, physical(mode | stat.S_IFREG))
-                self.tell(path, mode | stat.S_IFREG, uid, gid)
+                self.tell(descriptor, mode | stat.S_IFREG, uid, gid)
         finally:
             os.close(descriptor)
         return path
@@ -145,20 +146,34 @@ def isolate() -> None:
 
 
 def _mount(stage: Stage, wanted: "dict[str, Any]", scratch: bytes) -> None:
-    kind, source = wanted["kind"], wanted["source"]
+    kind = wanted["kind"]
     if kind == "file":
         path = stage.file(wanted["data"], wanted["mode"], wanted["uid"], wanted["gid"])
         _on(stage, wanted, path, directory=False)
     elif kind == "tmpfs":
         _tmpfs(stage, wanted["target"], wanted["size"], read_only=bool(wanted["read_only"]))
-    elif not wanted["discard"]:
-        _on(stage, wanted, source, directory=os.path.isdir(source))
-        if stage.tell is not None and (wanted["uid"] or wanted["gid"]):
-            stage.tell(source, os.stat(source).st_mode, wanted["uid"], wanted["gid"])
-    elif os.path.isdir(source):
-        _discarding(stage, wanted, source, scratch)
     else:
+        # We are the builder still: an image or a context may have made links in the source, and none of them is followed.
+        source = open_source(wanted["base"], wanted["source"], os.O_PATH | os.O_NOFOLLOW)
+        try:
+            _bind(stage, wanted, source, scratch)
+        finally:
+            os.close(source)
+
+
+def _bind(stage: Stage, wanted: "dict[str, Any]", source: int, scratch: bytes) -> None:
+    found = os.fstat(source)
+    kind = stat.S_IFMT(found.st_mode)
+    if kind == stat.S_IFLNK:
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+    if wanted["discard"] and kind == stat.S_IFDIR:
+        _discarding(stage, wanted, source, scratch)
+    elif wanted["discard"] and kind in (stat.S_IFREG, stat.S_IFIFO):
         _on(stage, wanted, _copy(stage, source), directory=False)
+    else:
+        _on(stage, wanted, by_descriptor(source), directory=kind == stat.S_IFDIR)
+        if stage.tell is not None and (wanted["uid"] or wanted["gid"]):
+            stage.tell(source, found.st_mode, wanted["uid"], wanted["gid"])
 
 
 def _on(stage: Stage, wanted: "dict[str, Any]", source: bytes, *, directory: bool) -> None:
@@ -190,14 +205,14 @@ def _tmpfs(stage: Stage, target: bytes, size: int, *, read_only: bool) -> None:
     os.close(descriptor)
 
 
-def _discarding(stage: Stage, wanted: "dict[str, Any]", source: bytes, scratch: bytes) -> None:
+def _discarding(stage: Stage, wanted: "dict[str, Any]", source: int, scratch: bytes) -> None:
     """A writable view of a directory; what is written goes to a place that is dropped (R14)."""
     place = stage.name()
     if scratch:
         place = os.path.join(scratch, os.path.basename(place))
     for directory in (place, place + b"/upper", place + b"/work"):
         os.mkdir(directory, 0o700)
-    found = os.stat(source)
+    found = os.fstat(source)
     if stage.tell is None:
         os.chown(place + b"/upper", found.st_uid, found.st_gid)
     os.chmod(place + b"/upper", found.st_mode & 0o7777)
@@ -205,21 +220,29 @@ def _discarding(stage: Stage, wanted: "dict[str, Any]", source: bytes, scratch: 
     target = wanted["target"]
     mounted = stage.target(target, directory=True)
     # By descriptors: a path could have commas and colons, which the option would need escaped.
-    parts = [os.open(path, os.O_PATH | os.O_CLOEXEC) for path in (source, place + b"/upper", place + b"/work")]
-    options = b"userxattr,lowerdir=%s,upperdir=%s,workdir=%s" % tuple(by_descriptor(part) for part in parts)
+    parts = [os.open(path, os.O_PATH | os.O_CLOEXEC) for path in (place + b"/upper", place + b"/work")]
+    options = b"userxattr,lowerdir=%s,upperdir=%s,workdir=%s" % tuple(by_descriptor(part) for part in (source, *parts))
     libc.mount(b"overlay", by_descriptor(mounted), b"overlay", 0, options)
     for descriptor in (mounted, *parts):
         os.close(descriptor)
 
 
-def _copy(stage: Stage, source: bytes) -> bytes:
+def _copy(stage: Stage, source: int) -> bytes:
+    """A file or a FIFO of our own that is like it. The descriptor is but a path: what it is is known, so to open it waits
+    for nobody."""
     path = stage.name()
-    reading = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+    found = os.fstat(source)
+    if stat.S_ISFIFO(found.st_mode):
+        os.mkfifo(path, 0o600)
+        if stage.tell is None:
+            os.chown(path, found.st_uid, found.st_gid)
+        os.chmod(path, found.st_mode & 0o7777)
+        return path
+    reading = os.open(by_descriptor(source), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     writing = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
     try:
         while os.sendfile(writing, reading, None, 1 << 24):
             pass
-        found = os.fstat(reading)
         if stage.tell is None:
             os.fchown(writing, found.st_uid, found.st_gid)
         os.fchmod(writing, found.st_mode & 0o7777)

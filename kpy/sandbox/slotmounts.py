@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 from kpy.errors import SandboxError
-from kpy.linux.beneath import LIST, At, names
+from kpy.linux.beneath import LIST, At, names, open_source
 from kpy.linux.birth import identify, recorded
 from kpy.linux.copytree import Made, copy
 from kpy.linux.ledger import Ledger, Record
@@ -77,12 +77,7 @@ def _source(mount: Mount, stack: ExitStack) -> int | None:
     try:
         if mount.kind == "file":
             raise NotADirectoryError
-        parent, name = os.path.split(os.path.normpath(mount.source))
-        above = os.open(parent or "/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            place = os.open(name, LIST, dir_fd=above)
-        finally:
-            os.close(above)
+        place = open_source(os.fsencode(mount.trusted), os.fsencode(os.path.normpath(mount.source)), LIST)
     except NotADirectoryError as error:
         raise SandboxError(
             f"a file cannot be mounted at {mount.target}, which is a directory here", errno=errno.ENOTDIR

@@ -139,6 +139,7 @@ def _mount(mount: Mount) -> dict[str, Any]:
         "kind": mount.kind,
         "target": os.fsencode(mount.target),
         "source": os.fsencode(mount.source),
+        "base": os.fsencode(mount.trusted),
         "read_only": mount.read_only,
         "discard": mount.discard and not mount.ours,  # an overlay's files are not those that a ledger knows
         "size": mount.size,

@@ -28,9 +28,10 @@ def make_mounts(
     for item in op.mounts:
         match item.kind:
             case "bind":
-                source, ours = _source(item, inputs[item.input], services, stack, ledger)
-                read_only = item.read_only
-                mounts.append(Mount("bind", item.target, source, read_only, discard=not read_only, ours=ours, ledger=ledger))
+                base, path, ours = _source(item, inputs[item.input], services, stack, ledger)
+                source = os.path.join(base, path) if path else base
+                keep = item.read_only
+                mounts.append(Mount("bind", item.target, source, base, keep, discard=not keep, ours=ours, ledger=ledger))
             case "cache":
                 cache = caches[item]
                 mounts.append(Mount("bind", item.target, cache.path, read_only=item.read_only, ledger=cache.ledger))
@@ -69,9 +70,11 @@ def _script(script: tuple[str, str]) -> Mount:
     )
 
 
-def _source(item: MountOp, value: Value, services: Services, stack: ExitStack, ledger: Ledger | None) -> tuple[str, bool]:
-    """A directory or file on disk that has what is to be mounted; never a path outside of the source. Is it there for this
-    RUN alone?"""
+def _source(
+    item: MountOp, value: Value, services: Services, stack: ExitStack, ledger: Ledger | None
+) -> tuple[str, str, bool]:
+    """A directory on disk and the path in it of what is to be mounted; no link is followed on that, whatever an image or a
+    context says. Is it there for this RUN alone?"""
     snapshotter, _ = services.strategy()
     if isinstance(value, ChainValue):
         tree = services.layers.tree(value.chain)
@@ -82,15 +85,14 @@ def _source(item: MountOp, value: Value, services: Services, stack: ExitStack, l
             root = stack.enter_context(snapshotter.view(value.chain))
             if root is None:
                 root = stack.enter_context(snapshotter.prepare(value.chain, value.base)).root
-            return (os.path.join(root, path) if path else root), False
-        return materialise(FilesValue(files_of(value, services)[0]), path, services, stack, ledger), True
+            return root, path, False
+        return materialise(FilesValue(files_of(value, services)[0]), path, services, stack, ledger), "", True
     path = resolve(value.source, item.source)
     if value.source.lookup(path) is None:
         raise ContextError(f'"/{path}": not found in the build context', hint="is it excluded by .dockerignore?")
     if value.root:
-        root = os.path.realpath(value.root)  # the user's word; a mount is never what a link in the context means
-        return (os.path.join(root, path) if path else root), False
-    return materialise(value, path, services, stack, ledger), True
+        return os.path.realpath(value.root), path, False  # the user's word
+    return materialise(value, path, services, stack, ledger), "", True
 
 
 def _ssh(item: MountOp, services: Services, mounts: list[Mount], stack: ExitStack) -> None:
