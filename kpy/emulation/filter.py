@@ -70,7 +70,8 @@ RULES: dict[str, tuple[Rule, ...]] = {
         ),
     ),
     "setrlimit": _limit(1),
-    "prlimit64": _limit(2),
+    # And of other processes: those of the RUN, but not the builder, which has the same uid and would end by it.
+    "prlimit64": (*_limit(2), Rule(NOTIFY, Argument(0, "any", _LOW))),
     # What another root directory calls a file is not what we would: only in a user namespace could there be one. Docker's
     # own filter refuses it too, and programs know what to do then.
     "unshare": (Rule(fail(errno.EPERM), Argument(0, "any", CLONE_NEWUSER)),),

@@ -45,6 +45,11 @@ class Identities:
         self._recent[pid] = (now + _AGE, who)
         return who
 
+    @staticmethod
+    def has(pid: int) -> bool:
+        """Is this a process of the RUN? It has our mark, which none can take off. Raises ProcessLookupError."""
+        return _is_mark(resource.prlimit(pid, _LIMIT)[0])
+
     def become(self, pid: int, who: Credentials) -> None:
         """Give the process these from now on."""
         number = self._numbers.get(who)
@@ -61,7 +66,10 @@ class Identities:
 
 def is_marked() -> bool:
     """Is this process in a RUN whose root is emulated?"""
-    soft = resource.getrlimit(_LIMIT)[0]
+    return _is_mark(resource.getrlimit(_LIMIT)[0])
+
+
+def _is_mark(soft: int) -> bool:
     return soft != resource.RLIM_INFINITY and 0 <= soft - _MARK < _LARGEST
 
 

@@ -190,7 +190,17 @@ def _invalid() -> int:
     raise refuse(errno.EINVAL)
 
 
+def _prlimit(call: Call) -> int | None:
+    """Limits of another process: of the RUN's only. With a limit of the builder's processor time or descriptors, which has
+    the same uid, a RUN would end it."""
+    pid, _, new = call.args[:3]
+    if new and not call.world.identities.has(pid & 0x7FFFFFFF):
+        raise refuse(errno.EPERM)
+    return PROCEED
+
+
 HANDLERS: "Mapping[str, Handler]" = {
+    "prlimit64": _prlimit,
     "getuid": lambda call: call.who.ruid,
     "geteuid": lambda call: call.who.euid,
     "getgid": lambda call: call.who.rgid,

@@ -62,6 +62,9 @@ def enter(found: IdMap | None = None) -> IdMap:
     """
     found = rehearse() if found is None else found
     _enter(list(found.uids), list(found.gids))
+    # Where pids are shared with the RUN, which is root in this namespace or has our uid: it reaches nothing by our /proc
+    # (ptrace(2), "Ptrace access mode checking": the capability would have to be of the namespace that we began in).
+    libc.prctl(libc.PR_SET_DUMPABLE, 0)
     return found
 
 

@@ -75,6 +75,8 @@ def _notifies(name: str) -> bool:
         ("prlimit64", (0, 10, 1, 0), fail(0)),
         ("prlimit64", (0, 10, 1 << 40, 0), fail(0)),
         ("prlimit64", (0, 7, 1, 0), ALLOW),
+        ("prlimit64", (5, 7, 1, 0), NOTIFY),
+        ("prlimit64", (5, 10, 1, 0), fail(0)),
         ("setrlimit", (10, 1), fail(0)),
         ("setrlimit", (7, 1), ALLOW),
         ("getsockopt", (3, 1, 17), NOTIFY),
