@@ -91,7 +91,7 @@ def _below(context: str, sub_path: str, directory: str) -> str:
         raise ContextError(
             f"--context-sub-path {sub_path} leads out of the context {context}", hint="--context names a directory anywhere"
         )
-    return os.path.join(context, sub_path.lstrip("/"))
+    return place  # and not the path that leads there now
 
 
 def _whole(sub_path: str, context: str) -> None:
