@@ -125,7 +125,7 @@ def of(target: str) -> list[bytes]:
     tables = {
         "expansion": WORDS, "heredocs": HEREDOCS, "ignore": IGNORES, "image_config": CONFIGS, "image_manifest": MANIFESTS,
         "values": VALUES, "reference": REFERENCES, "authenticate": CHALLENGES, "triggers": [b"RUN x\0COPY . /y\0ADD a b"],
-        "ignore_simple": [noise.randbytes(54) for _ in range(50)],
+        "ignore_simple": [noise.randbytes(54) for _ in range(50)], "tar_numbers": [noise.randbytes(21) for _ in range(200)],
     }  # fmt: skip
     if target == "dockerfile":
         return dockerfiles()

@@ -12,7 +12,10 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import cast
+
+import tarnumbers
 
 from kpy.cli import failure
 from kpy.dockerfile import dump as ast_dump
@@ -25,6 +28,7 @@ from kpy.errors import KpyError
 from kpy.layer import decompress, index
 from kpy.layer.entry import Kind
 from kpy.layer.extract import ExtractOptions, extract
+from kpy.layer.header import encode_header
 from kpy.layer.tarread import TarLimits, read_tar
 from kpy.layer.tree import Tree
 from kpy.oci import config, manifest, mediatype
@@ -265,6 +269,22 @@ def tar(data: bytes) -> None:
                 _shown(error)
 
 
+def tar_numbers(data: bytes) -> None:
+    """Numbers that fit their fields and nothing else: a tar is refused, or all can be said to the kernel."""
+    given = tarnumbers.from_bytes(data)
+    for layer in (True, False):
+        try:
+            for entry, _ in read_tar(io.BytesIO(given), layer=layer, limits=_LIMITS):
+                assert 0 <= entry.uid < (1 << 32) - 1 and 0 <= entry.gid < (1 << 32) - 1 and 0 <= entry.size < 1 << 63
+                datetime.fromtimestamp(entry.mtime // 1_000_000_000, UTC)
+                os.makedev(*entry.device)
+                encode_header(entry)
+        except KpyError as error:
+            _shown(error)
+    tree(given)
+    extraction(given)
+
+
 def _indexed(data: bytes) -> index.LayerTree | None:
     given = with_checksums(data)
     try:
@@ -435,7 +455,7 @@ def values(data: bytes) -> None:
 TARGETS: dict[str, Callable[[bytes], None]] = {
     function.__name__: function
     for function in (
-        dockerfile, triggers, expansion, heredocs, ignore, ignore_simple, tar, tree, stored_index, extraction, compressed,
+        dockerfile, triggers, expansion, heredocs, ignore, ignore_simple, tar, tar_numbers, tree, stored_index, extraction, compressed,
         image_config, image_manifest, authenticate, reference, values,
     )
 }  # fmt: skip

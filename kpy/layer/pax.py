@@ -5,6 +5,9 @@ import struct
 from kpy.errors import ContentError
 
 _NS = 1_000_000_000
+_LAST_ID = (1 << 32) - 2  # chown(2): -1 is "leave it as it is"
+_LAST_BYTE = (1 << 63) - 1  # loff_t
+_FIRST_SECOND, _LAST_SECOND = -62135596800, 253402300799  # the years 1 to 9999: those that a date of an image can have
 
 
 def bad(what: str) -> ContentError:
@@ -40,6 +43,27 @@ def decimal(raw: bytes, name: str) -> int:
     if not raw.isdigit() or len(raw) > 19:
         raise bad(f"{name} is {raw[:32]!r}")
     return int(raw)
+
+
+def owner(value: int, name: str) -> int:
+    """A user or group that Linux can have, or ContentError."""
+    if value > _LAST_ID:
+        raise bad(f"{name} is {value}, more than the {_LAST_ID} that Linux allows")
+    return value
+
+
+def length(value: int, name: str) -> int:
+    """A number of bytes that a file can have, or ContentError."""
+    if value > _LAST_BYTE:
+        raise bad(f"{name} is {value}, more than a file can have")
+    return value
+
+
+def moment(value: int) -> int:
+    """A time in nanoseconds that is one, or ContentError."""
+    if not _FIRST_SECOND * _NS <= value < (_LAST_SECOND + 1) * _NS:
+        raise bad(f"mtime is {value // _NS}, outside of the years 1 to 9999")
+    return value
 
 
 def nanoseconds(raw: bytes) -> int:

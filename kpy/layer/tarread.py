@@ -104,12 +104,13 @@ class Content:
         self._segments: list[sparse.Segment] | None = None
         self._size = 0
 
-    def start(self, stored: int, padded: int, size: int, segments: list[sparse.Segment] | None) -> None:
-        """For the reader alone: the next entry has this content."""
+    def start(self, stored: int, padded: int, size: int, segments: list[sparse.Segment] | None) -> int:
+        """For the reader alone: the next entry has this content. Its size."""
         self._left = stored
         self._padding = padded
         self._size = size
         self._segments = segments
+        return size
 
     def _stored(self, limit: int) -> bytes:
         data = self._source.some(min(limit, self._left))
@@ -223,31 +224,31 @@ class _Headers:
         path = self._path(name)
         if not path and kind is not Kind.DIR:
             raise ContentError(f"tar has the root as {kind.name.lower()}")
-        stored = 0
-        size = 0
+        try:
+            size = self._size(block, type_, extended, content) if kind is Kind.FILE else content.start(0, 0, 0, None)
+            numbers = (
+                pax.number(block[100:108], "mode") & 0o7777,
+                pax.owner(_field(extended, "uid", block[108:116]), "uid"),
+                pax.owner(_field(extended, "gid", block[116:124]), "gid"),
+                size,
+                pax.moment(_mtime(block, extended)),
+            )
+            device = _device(kind, block)
+        except ContentError as error:
+            raise ContentError(f"{error.message} (entry {path[:200]!r})", hint=error.hint) from error
+        link = self._link(kind, block, extended, path)
+        return Entry(path, kind, *numbers, link, device, _xattrs(extended) if extended else _NO_XATTRS)
+
+    def _size(self, block: bytes, type_: bytes, extended: dict[str, bytes], content: Content) -> int:
+        """The size of the file whose content comes next."""
+        stored = size = pax.length(_field(extended, "size", block[124:136]), "size")
+        padding = -stored % BLOCK
         segments = None
-        if kind is Kind.FILE:
-            stored = size = _field(extended, "size", block[124:136])
-            padding = -stored % BLOCK
-            if type_ == b"S" or "GNU.sparse.major" in extended or "GNU.sparse.map" in extended:
-                segments, size, stored = self._sparse(block, type_, extended, stored)
-            elif "GNU.sparse.size" in extended or "GNU.sparse.numblocks" in extended:
-                raise ContentError(f"{path!r} is a sparse file of the old PAX format 0.0")
-            content.start(stored, padding, size, segments)
-        else:
-            content.start(0, 0, 0, None)
-        return Entry(
-            path,
-            kind,
-            pax.number(block[100:108], "mode") & 0o7777,
-            _field(extended, "uid", block[108:116]),
-            _field(extended, "gid", block[116:124]),
-            size,
-            _mtime(block, extended),
-            self._link(kind, block, extended, path),
-            _device(kind, block),
-            _xattrs(extended) if extended else _NO_XATTRS,
-        )
+        if type_ == b"S" or "GNU.sparse.major" in extended or "GNU.sparse.map" in extended:
+            segments, size, stored = self._sparse(block, type_, extended, stored)
+        elif "GNU.sparse.size" in extended or "GNU.sparse.numblocks" in extended:
+            raise ContentError("tar has a sparse file of the old PAX format 0.0")
+        return content.start(stored, padding, size, segments)
 
     def _path(self, raw: bytes) -> str:
         if len(raw) >= self._limits.path_bytes:
