@@ -33,10 +33,11 @@ CONTAINERS = {
     "random uid": (["--user", "123456:0", *RESTRICTED], []),
     "chroot": ([], ["--isolation=chroot"]),
     "shared pids": (["--user", "1000:1000", "--security-opt", "seccomp=unconfined"], ["--isolation=userns"]),
+    "shared pids, real ids": (["--security-opt", "seccomp=unconfined"], ["--isolation=userns"]),
 }
 HOSTS = ("userns", "one id")
 MODES = (*CONTAINERS, *HOSTS)
-REACHABLE = MODES[:5]
+REACHABLE = tuple(CONTAINERS)
 """Where a RUN sees the process that holds it."""
 Attack = Callable[..., "Outcome"]
 
@@ -176,7 +177,7 @@ EMULATED = ("restricted", "random uid", "shared pids", "one id")
 
 @pytest.mark.parametrize(
     ("mode", "what"),
-    [*_cases(REACHABLE, ["kill"], {"live": ["kill"]}), *_cases(EMULATED, ["prlimit"], {"restricted": ["prlimit"]})],
+    [*_cases(REACHABLE, ["kill"], {"live": ["kill"], "shared pids, real ids": ["kill"]}), *_cases(EMULATED, ["prlimit"], {"restricted": ["prlimit"]})],
 )
 def test_who_holds_a_run_is_killed_by_it(attack: Attack, mode: str, what: str) -> None:
     outcome = attack(mode, what, "9")

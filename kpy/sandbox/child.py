@@ -25,6 +25,7 @@ from kpy.sandbox.stubs import Stub
 
 TYPE_CHECKING = False  # as mypy knows it; importing typing takes longer than all else here
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from kpy.sandbox.emulated import Emulated
@@ -112,6 +113,7 @@ def _run(spec: "dict[str, Any]", control: Control) -> None:
     if not private:
         libc.prctl(libc.PR_SET_CHILD_SUBREAPER, 1)
     emulated = _emulated(spec)
+    keep_apart = None if private or emulated is not None else _keeping_apart()
     try:
         _enter(spec, control, emulated)
     except mounts.Refused as error:
@@ -128,7 +130,7 @@ def _run(spec: "dict[str, Any]", control: Control) -> None:
         signal.signal(number, signal.SIG_IGN)
     pid = os.fork()
     if pid == 0:
-        _become(spec, control, emulated)
+        _become(spec, control, emulated, keep_apart)
     running = [pid]
     if not private:
         _end_on_signal(running)
@@ -216,7 +218,9 @@ def _reap(pid: int) -> int:
             return code if code >= 0 else 128 - code
 
 
-def _become(spec: "dict[str, Any]", control: Control, emulated: "Emulated | None") -> None:
+def _become(
+    spec: "dict[str, Any]", control: Control, emulated: "Emulated | None", keep_apart: "Callable[[], object] | None"
+) -> None:
     """In the last fork: take the identity and become the command."""
     try:
         for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
@@ -225,6 +229,8 @@ def _become(spec: "dict[str, Any]", control: Control, emulated: "Emulated | None
         os.setsid()
         _take_limits(spec)
         if emulated is None:
+            if keep_apart is not None:
+                keep_apart()
             _take_identity(spec)
         else:
             capabilities.limit(0)
@@ -242,6 +248,16 @@ def _become(spec: "dict[str, Any]", control: Control, emulated: "Emulated | None
         control.error(f"{type(error).__name__}: {error}", 0)
     finally:
         os._exit(126)
+
+
+def _keeping_apart() -> "Callable[[], object] | None":
+    """Where pids are shared, root of this namespace could stop or kill the builder, which is in it too. What keeps it from
+    that, made before the root is changed, with all that it imports. While a process is root here it needs no no_new_privs
+    for Landlock, so su still works. On kernels before 6.12 signals get through."""
+    from kpy.linux import landlock, syscalls
+
+    arch = syscalls.native()
+    return None if arch is None else lambda: landlock.keep_apart(arch)
 
 
 def _take_limits(spec: "dict[str, Any]") -> None:
