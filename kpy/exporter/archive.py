@@ -119,23 +119,38 @@ def _info(name: str, kind: bytes, mode: int, size: int) -> tarfile.TarInfo:
 
 @contextmanager
 def destination(dest: Path | BinaryIO) -> Iterator[BinaryIO]:
-    """Where to write: a stream as it is, or a file that appears at `dest` if the block ends well."""
+    """Where to write: a stream as it is, or a file that appears at `dest` if the block ends well.
+
+    A link at `dest` is replaced, and not followed: whoever made it would choose which file of ours is overwritten. A FIFO
+    or a device stays, and is written to.
+    """
     if not isinstance(dest, Path):
         yield _guarded(dest, "the output")
         dest.flush()
         return
-    dest = Path(os.path.realpath(dest))  # a link to a file stays a link
-    if dest.is_dir():
+    if os.path.isdir(dest):
         raise StoreError(f"cannot write {dest}: it is a directory", hint="name a file, or use tar=false")
-    with _special(dest) if dest.exists() and not dest.is_file() else _file(dest) as stream:
+    if _is_descriptor(dest):
+        opened = _special(dest, os.O_TRUNC)
+    elif os.path.lexists(dest) and not os.path.islink(dest) and not os.path.isfile(dest):
+        opened = _special(dest, os.O_NOFOLLOW)  # a link may have taken its place since
+    else:
+        opened = _file(dest)
+    with opened as stream:
         yield stream
 
 
+def _is_descriptor(dest: Path) -> bool:
+    """Is this a link of the system's to what is open, such as /dev/stdout, /dev/fd/3 or /proc/self/fd/1?"""
+    parent = os.path.realpath(dest.parent)
+    return os.path.islink(dest) and (parent == "/dev" or parent.startswith("/proc/"))
+
+
 @contextmanager
-def _special(dest: Path) -> Iterator[BinaryIO]:
-    """A device or a fifo: it cannot be replaced."""
+def _special(dest: Path, flags: int) -> Iterator[BinaryIO]:
+    """What cannot be replaced: a device, a FIFO, an open file."""
     with fs.io_errors("write", dest):
-        opened = open(dest, "wb")
+        opened = open(os.open(dest, os.O_WRONLY | os.O_CLOEXEC | flags), "wb")
     with opened as stream:
         yield _guarded(stream, os.fspath(dest))
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tarfile
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,11 @@ import pytest
 from kpy.errors import ContentError, DigestMismatchError, StoreError, UsageError
 from kpy.exporter.base import Artifact, Exporter
 from kpy.exporter.docker import DockerArchiveExporter
+from kpy.exporter.files import Form, TarExporter
 from kpy.exporter.oci import OciArchiveExporter, OciLayoutExporter
+from kpy.layer.index import scan_layer
+from kpy.layer.tree import Tree
+from kpy.layer.treesource import TreeSource
 from kpy.oci import manifest, mediatype
 from kpy.oci.descriptor import Descriptor
 from kpy.oci.digest import Digest
@@ -168,12 +173,81 @@ def test_a_broken_pipe_is_a_store_error() -> None:
         OciArchiveExporter(stream).export(one())
 
 
-def test_a_link_at_dest_stays_a_link(tmp_path: Path) -> None:
-    (tmp_path / "real").write_text("old")
-    (tmp_path / "a.tar").symlink_to("real")
-    OciArchiveExporter(tmp_path / "a.tar").export(one())
+def files_of(_: Image) -> TreeSource:
+    """One empty file, whose content is not asked for."""
+    tree = Tree.empty().apply(scan_layer(io.BytesIO(tar_of({"hello": b""}))), Digest.of(b""))
+    return TreeSource(tree, lambda _: io.BytesIO(), view_root=None, spool=tempfile.gettempdir())
+
+
+ARCHIVES = {
+    "oci": lambda dest: OciArchiveExporter(dest).export(one()),
+    "docker": lambda dest: DockerArchiveExporter(dest, NAMES).export(one()),
+    "tar": lambda dest: TarExporter(dest, Form(files_of)).export(one()),
+}
+archives = pytest.mark.parametrize("export", ARCHIVES.values(), ids=ARCHIVES)
+
+
+@archives
+@pytest.mark.parametrize("target", ["victim", "none", "loop", "fifo", "/dev/full"])
+def test_a_link_at_dest_is_replaced_and_what_it_leads_to_stays(export, target: str, tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("precious")
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "loop").symlink_to("loop")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "a.tar").symlink_to(tmp_path / target)
+    export(out / "a.tar")
+    assert (out / "a.tar").is_file()
+    assert not (out / "a.tar").is_symlink()
+    assert tarfile.is_tarfile(out / "a.tar")
+    assert (tmp_path / "victim").read_text() == "precious"
+    assert os.listdir(out) == ["a.tar"]
+    assert sorted(os.listdir(tmp_path)) == ["fifo", "loop", "out", "victim"]
+
+
+@archives
+def test_a_fifo_is_written_to(export, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    with subprocess.Popen(["timeout", "20", "cat", tmp_path / "fifo"], stdout=subprocess.PIPE) as reader:
+        export(tmp_path / "fifo")
+        assert reader.stdout is not None
+        assert tarfile.is_tarfile(io.BytesIO(reader.stdout.read()))
+    assert (tmp_path / "fifo").is_fifo()
+
+
+@pytest.mark.parametrize("dest", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
+@pytest.mark.parametrize("piped", [True, False])
+def test_a_link_to_an_open_file_is_the_systems(dest: str, piped: bool, tmp_path: Path) -> None:
+    code = (
+        "import pathlib, sys; from kpy.exporter.oci import OciArchiveExporter; from tests.exporter.exporting import one;"
+        " OciArchiveExporter(pathlib.Path(sys.argv[1])).export(one())"
+    )
+    command = [sys.executable, "-c", code, dest]
+    root = Path(__file__).parents[2]
+    if piped:
+        written = subprocess.run(command, cwd=root, stdout=subprocess.PIPE, check=True).stdout
+    else:
+        with open(tmp_path / "redirected", "wb") as stream:
+            subprocess.run(command, cwd=root, stdout=stream, check=True)
+        written = (tmp_path / "redirected").read_bytes()
+    assert unpack(written)["oci-layout"]
+    assert os.path.islink(dest)
+
+
+def test_a_link_to_a_directory_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "a.tar").symlink_to("d")
+    with pytest.raises(StoreError, match="it is a directory"):
+        OciArchiveExporter(tmp_path / "a.tar").export(one())
     assert (tmp_path / "a.tar").is_symlink()
-    assert unpack((tmp_path / "real").read_bytes())["oci-layout"]
+
+
+def test_a_relative_dest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.tar").symlink_to("none")
+    OciArchiveExporter(Path("a.tar")).export(one())
+    assert unpack((tmp_path / "a.tar").read_bytes())["oci-layout"]
+    assert os.listdir(tmp_path) == ["a.tar"]
 
 
 def test_events() -> None:
