@@ -113,9 +113,10 @@ def _run(spec: "dict[str, Any]", control: Control) -> None:
     if not private:
         libc.prctl(libc.PR_SET_CHILD_SUBREAPER, 1)
     emulated = _emulated(spec)
-    keep_apart = None if private or emulated is not None else _keeping_apart()
+    keep_apart = None if private else _keeping_apart()
     try:
         _enter(spec, control, emulated)
+        alone = keep_apart is not None and keep_apart() == "signals"
     except mounts.Refused as error:
         control.error(error.text, error.number)
         return
@@ -130,7 +131,7 @@ def _run(spec: "dict[str, Any]", control: Control) -> None:
         signal.signal(number, signal.SIG_IGN)
     pid = os.fork()
     if pid == 0:
-        _become(spec, control, emulated, keep_apart)
+        _become(spec, control, emulated)
     running = [pid]
     if not private:
         _end_on_signal(running)
@@ -141,7 +142,7 @@ def _run(spec: "dict[str, Any]", control: Control) -> None:
     status = emulated.follow(pid) if emulated is not None else None
     status = _reap(pid) if status is None else status
     running.clear()
-    left = 0 if private else len(reap.end_children())
+    left = 0 if private else len(reap.end_children(alone=alone))
     if left:  # kpy looks for them, and says what it finds
         control.error(f"{left} processes of RUN did not end", 0)
         return
@@ -218,9 +219,7 @@ def _reap(pid: int) -> int:
             return code if code >= 0 else 128 - code
 
 
-def _become(
-    spec: "dict[str, Any]", control: Control, emulated: "Emulated | None", keep_apart: "Callable[[], object] | None"
-) -> None:
+def _become(spec: "dict[str, Any]", control: Control, emulated: "Emulated | None") -> None:
     """In the last fork: take the identity and become the command."""
     try:
         for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
@@ -229,8 +228,6 @@ def _become(
         os.setsid()
         _take_limits(spec)
         if emulated is None:
-            if keep_apart is not None:
-                keep_apart()
             _take_identity(spec)
         else:
             capabilities.limit(0)
@@ -250,10 +247,10 @@ def _become(
         os._exit(126)
 
 
-def _keeping_apart() -> "Callable[[], object] | None":
-    """Where pids are shared, root of this namespace could stop or kill the builder, which is in it too. What keeps it from
-    that, made before the root is changed, with all that it imports. While a process is root here it needs no no_new_privs
-    for Landlock, so su still works. On kernels before 6.12 signals get through."""
+def _keeping_apart() -> "Callable[[], str] | None":
+    """Where pids are shared, root of this namespace could stop or kill the builder, which is in it too. What keeps this
+    process and the RUN from that, made before the root is changed, with all that it imports; it gives what
+    landlock.keep_apart does. While a process is root here it needs no no_new_privs for Landlock, so su still works."""
     from kpy.linux import landlock, syscalls
 
     arch = syscalls.native()
