@@ -119,6 +119,14 @@ class ImageNotFoundError(RegistryError):
     """The registry answered that there is no such image, tag, blob or platform."""
 
 
+class BlobNotFoundError(ImageNotFoundError):
+    """A directory has no such blob; `blob` is its digest."""
+
+    def __init__(self, message: str, blob: str) -> None:
+        super().__init__(message)
+        self.blob = blob
+
+
 class AuthenticationError(RegistryError):
     """The registry wants credentials that we do not have, or refuses those that we sent."""
 

@@ -19,6 +19,7 @@ from kpy.app.outputs import compression, rewrite
 from kpy.app.planning import make_plan
 from kpy.app.world import state_directory
 from kpy.cache.local import LocalCache
+from kpy.errors import ContentError
 from kpy.events import Reporter
 from kpy.exporter.base import Artifact, ExportResult
 from kpy.exporter.files import Files
@@ -73,8 +74,7 @@ def build(options: BuildOptions, environment: Environment, report: Reporter, can
         exports.check_platforms(len(plan.targets))
         asked.check(options.annotations, [target.platform for target in plan.targets])
         services = _services(options, environment, inputs, epoch, place, report, cancel, stack)
-        artifact = _solve(plan, form, options, services)
-        results = exports.export(artifact, _files(services), epoch)
+        artifact, results = _made(plan, form, options, services, exports)
         return _finish(options, exports, artifact, results)  # before another build may have the root
 
 
@@ -110,6 +110,22 @@ def _services(
         no_cache_stages=frozenset(name.lower() for name in options.no_cache_filter),
         hostname=dict(options.build_args).get("BUILDKIT_SANDBOX_HOSTNAME", ""),
     )
+
+
+def _made(
+    plan: Plan, form: Rewrite, options: BuildOptions, services: Services, exports: Exports
+) -> tuple[Artifact, list[ExportResult]]:
+    """The image, and what became of it. What turns out to be broken in the store is made again."""
+    while True:
+        try:
+            artifact = _solve(plan, form, options, services)
+            return artifact, exports.export(artifact, _files(services), services.epoch)
+        except ContentError as error:
+            if not services.layers.repair():
+                raise
+            if any(output.dest == "-" for output in options.outputs):  # half of it may have been written
+                error.hint = "what was broken is removed: build again"
+                raise
 
 
 def _solve(plan: Plan, form: Rewrite, options: BuildOptions, services: Services) -> Artifact:

@@ -4,7 +4,7 @@ import threading
 from dataclasses import replace
 
 from kpy.app.options import RegistrySettings
-from kpy.errors import ImageNotFoundError, RegistryError
+from kpy.errors import BlobNotFoundError, DigestMismatchError, ImageNotFoundError, RegistryError
 from kpy.events import Reporter, Warned, step
 from kpy.oci import config as configs
 from kpy.oci.content import BlobSource
@@ -48,17 +48,32 @@ class Resolver:
             return self._known[reference, platform]
 
     def _find(self, reference: Reference, platform: Platform) -> BaseImage:
-        if not self._pull:
-            name = str(reference.digest) if reference.digest else str(reference)
-            if self._store.images.resolve(name) is not None:
-                pinned = Reference(reference.registry, reference.repository, name)
-                found = resolve_image(self._store.images, pinned, platform)
-                return self._base(reference, found, self._store.images)
+        asked, lost = reference, ""
+        images = self._store.images
+        name = str(reference.digest) if reference.digest else str(reference)
+        if not self._pull and (top := images.resolve(name)) is not None:
+            try:
+                found = resolve_image(images, Reference(reference.registry, reference.repository, name), platform)
+                lost = next((str(layer.digest) for layer in found.manifest.layers if not images.blobs.has(layer)), "")
+                if not lost:
+                    return self._base(reference, found, images)
+            except BlobNotFoundError as error:
+                lost = error.blob
+            except DigestMismatchError:
+                lost = next((str(blob.digest) for blob in images.blobs.remove_broken()), "")
+                if not lost:
+                    raise
+            # Only the very same image: in a registry, another one may have this name.
+            asked = reference.at(top.digest)
+            self._report(Warned(f"blob {lost} of {reference.familiar} in the store is missing or broken; the image is asked for at its registry"))
         with step(self._report, f"resolve {reference} {platform}", f"load metadata for {reference}"):
             try:
-                found, repository = self._fetch(reference, platform)
-            except ImageNotFoundError as error:
-                error.hint = error.hint or "is the name right? `kpy images` lists the images of the local store"
+                found, repository = self._fetch(asked, platform)
+            except RegistryError as error:
+                if lost:
+                    error.hint = f"blob {lost} of the image in the local store is missing or broken: build it again, or import it"
+                elif isinstance(error, ImageNotFoundError):
+                    error.hint = error.hint or "is the name right? `kpy images` lists the images of the local store"
                 raise
         for layer in found.manifest.layers:
             self._origins.setdefault((reference.registry, layer.digest), reference.repository)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import BinaryIO, cast
 
 from kpy.errors import ContentError, DigestMismatchError, ImageNotFoundError, InterruptedBuildError
-from kpy.events import Reporter, StepProgress, step
+from kpy.events import Reporter, StepProgress, Warned, step
 from kpy.layer.decompress import decompressor
 from kpy.layer.extract import ExtractOptions, extract
 from kpy.layer.index import IndexWriter, LayerTree, index_layer
@@ -49,6 +49,7 @@ class Layers:
         self._layer_trees: dict[Digest, LayerTree] = {}
         self._trees: dict[Digest | None, Tree] = {None: Tree.empty()}
         self._pulls = 0
+        self._repaired: set[Digest] = set()
 
     def add_image(self, image: Image, name: str) -> None:
         """Make the layers of an image known; nothing is fetched."""
@@ -65,6 +66,22 @@ class Layers:
     def has_blob(self, layer: Layer) -> bool:
         """Is the blob in the store?"""
         return self._store.images.blobs.has(layer.descriptor)
+
+    def repair(self) -> bool:
+        """Remove what was read of the store and is broken, and say so once; whether it makes sense to try again. It does not
+        when the same is broken again: then it is the disk."""
+        broken = self._store.images.blobs.remove_broken()
+        with self._lock:
+            again = any(blob.digest in self._repaired for blob in broken)
+            self._repaired.update(blob.digest for blob in broken)
+        for blob in broken:
+            self._report(
+                Warned(
+                    f"blob {blob.digest} in the store was broken; it is fetched or built again",
+                    "the file had the right size and another content: was there a power loss, or is it the disk?",
+                )
+            )
+        return bool(broken) and not again
 
     def fetch(self, layers: Iterable[Layer], *, trees: bool) -> None:
         """Bring blobs (or only trees, where that is all that is missing) to the store, several at once."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
-from kpy.errors import InterruptedBuildError
+from kpy.errors import ContentError, InterruptedBuildError
 from kpy.events import StepFinished, StepStarted
 from kpy.plan.model import Plan, RunOp, Step
 from kpy.solver.check import check_runs
@@ -12,18 +12,33 @@ from kpy.solver.values import Services, Value
 
 
 def solve(plan: Plan, services: Services) -> Mapping[str, Value]:
-    """The value of every step. The first failure stops the others and is raised once they have ended."""
+    """The value of every step. The first failure stops the others and is raised once they have ended.
+
+    If it was a broken blob in the store, that is removed, and everything done again: what made or needed it is no longer
+    cached, the rest is.
+    """
     steps = {step.id: step for step in plan.steps}
     jobs = services.jobs
     if any(isinstance(step.op, RunOp) for step in plan.steps):
         check_runs(plan.steps, services)
         jobs = min(jobs, services.strategy()[0].capacity)
-    if jobs <= 1:
-        values: dict[str, Value] = {}
+    values = None
+    while values is None:
+        values = _in_order(plan, services) if jobs <= 1 else _Scheduler(steps, services).run(jobs)
+    return values
+
+
+def _in_order(plan: Plan, services: Services) -> Mapping[str, Value] | None:
+    """All values; None if something was broken and has been removed."""
+    values: dict[str, Value] = {}
+    try:
         for step in plan.steps:
             values[step.id] = _do(step, values, services)
-        return values
-    return _Scheduler(steps, services).run(jobs)
+    except ContentError:
+        if not services.layers.repair():
+            raise
+        return None
+    return values
 
 
 def _do(step: Step, values: Mapping[str, Value], services: Services) -> Value:
@@ -47,9 +62,10 @@ class _Scheduler:
         self.values: dict[str, Value] = {}
         self.waiting = {ident: set(step.inputs) for ident, step in steps.items()}
 
-    def run(self, jobs: int) -> Mapping[str, Value]:
-        """All values, or the first error."""
+    def run(self, jobs: int) -> Mapping[str, Value] | None:
+        """All values, or the first error; None if something was broken and has been removed."""
         failure: BaseException | None = None
+        again = False
         running: dict[Future[Value], str] = {}
         with ThreadPoolExecutor(jobs, thread_name_prefix="step") as pool:
             try:
@@ -59,6 +75,10 @@ class _Scheduler:
                     for future in [item for item in running if item in done]:  # in the order of their start
                         ident = running.pop(future)
                         error = future.exception()
+                        # Several steps may have met the same broken blob; only the first finds it still there.
+                        if isinstance(error, ContentError) and (self.services.layers.repair() or again):
+                            again = True  # and no cancel: what the others make now will be cached then
+                            continue
                         if error is not None:
                             failure = _first(failure, error)
                             self.services.cancel.set()
@@ -66,14 +86,14 @@ class _Scheduler:
                         self.values[ident] = future.result()
                         for left in self.waiting.values():
                             left.discard(ident)
-                    if failure is None:
+                    if failure is None and not again:
                         self._start(pool, running)
             except BaseException:  # Ctrl-C in this thread: end the others before it goes up
                 self.services.cancel.set()
                 raise
         if failure is not None:
             raise failure
-        return self.values
+        return None if again else self.values
 
     def _start(self, pool: ThreadPoolExecutor, running: dict[Future[Value], str]) -> None:
         for ident in [ident for ident, left in self.waiting.items() if not left]:

@@ -1,7 +1,8 @@
 """Blobs as files named by their digest. A file that has its name is whole; nothing else ever gets one.
 
 Blobs are not synced to the disk: after a power loss one may be short. Sizes are compared whenever a blob is looked
-at, and digests whenever it is read, so that such a file is noticed, and replaced by the next `put`.
+at, and digests whenever it is read, so that such a file is noticed. The next `put` replaces one of a wrong size;
+`remove_broken` makes room for one of a wrong content.
 """
 
 import io
@@ -12,11 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from kpy.errors import ContentError, DigestMismatchError, ImageNotFoundError, StoreError
+from kpy.errors import BlobNotFoundError, ContentError, DigestMismatchError, StoreError
 from kpy.oci.descriptor import Descriptor
 from kpy.oci.digest import Digest
 from kpy.oci.verify import VerifyingReader
 from kpy.util import fs
+from kpy.util.streams import drain
 
 OCTETS = "application/octet-stream"
 _CHUNK = 1 << 20
@@ -75,6 +77,7 @@ class BlobDirectory:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self._opened: dict[Digest, Descriptor] = {}
 
     def path(self, digest: Digest) -> str:
         """Where the blob is, or would be."""
@@ -105,7 +108,7 @@ class BlobDirectory:
             # A fifo in a layout that somebody gave us must not block.
             number = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise ImageNotFoundError(f"blob {descriptor.digest} is not in {self.directory}") from error
+            raise BlobNotFoundError(f"blob {descriptor.digest} is not in {self.directory}", str(descriptor.digest)) from error
         except OSError as error:
             raise fs.store_error("read", path, error) from error
         found = os.fstat(number)
@@ -117,8 +120,35 @@ class BlobDirectory:
                 f"blob {path} has {found.st_size} bytes, not the {descriptor.size} its descriptor says",
                 hint="the file is broken: remove it, and build or pull again",
             )
+        self._opened[descriptor.digest] = descriptor
         stream = os.fdopen(number, "rb", buffering=0)
         return cast("BinaryIO", VerifyingReader(cast("BinaryIO", stream), descriptor, what=f"blob {path}"))
+
+    def remove_broken(self) -> tuple[Descriptor, ...]:
+        """Remove those blobs that were opened here, since the last call, and are not what their names say; which they were.
+
+        For when something could not be read: of a broken blob, that rarely says more than that it is no gzip.
+        """
+        opened, self._opened = self._opened, {}
+        return tuple(descriptor for descriptor in opened.values() if self._remove_if_broken(descriptor))
+
+    def _remove_if_broken(self, descriptor: Descriptor) -> bool:
+        path = self.path(descriptor.digest)
+        try:
+            with open(path, "rb", buffering=0) as stream:
+                read = os.fstat(stream.fileno())
+                try:
+                    drain(VerifyingReader(cast("BinaryIO", stream), descriptor))
+                    return False
+                except DigestMismatchError:
+                    now = os.stat(path)
+                    if (now.st_dev, now.st_ino) == (read.st_dev, read.st_ino):  # else another build was faster
+                        os.unlink(path)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise fs.store_error("repair", path, error) from error
+        return True
 
     @contextmanager
     def writer(self, expected: Descriptor | None = None) -> Iterator[BlobWriter]:

@@ -77,3 +77,30 @@ def test_a_mirror_of_another_registry_is_not_asked(tmp_path: Path, mirror: Regis
     with pytest.raises(RegistryError):
         find(tmp_path, f"{origin.host}/app:1", ("docker.io", mirror.host))
     assert mirror.count("/v2/app") == 0
+
+
+@pytest.mark.parametrize("lost", ["layer", "config", "manifest"])
+@pytest.mark.parametrize("how", ["gone", "broken"])
+def test_an_image_that_is_not_whole_in_the_store_is_had_from_its_registry(tmp_path: Path, origin: RegistryServer, lost: str, how: str) -> None:
+    """The very same one: another may have taken the name there."""
+    add_image(origin, "app", "1")
+    name, report = f"{origin.host}/app:1", RecordingReporter()
+    with RegistryClient() as client:
+        store = Store(tmp_path)
+        first = Resolver(store, client, report, pull=True)(name, AMD64)
+        blobs = [first.image.manifest.config, *first.image.manifest.layers]
+        for blob in blobs:
+            with first.image.content.open(blob) as stream:
+                store.images.put(stream, blob)
+        store.images.put_manifest(first.image.manifest.raw, first.image.manifest.media_type, tag=name)
+        descriptor = first.image.manifest.descriptor
+        place = Path(store.images.blobs.path({"layer": blobs[-1], "config": blobs[0], "manifest": descriptor}[lost].digest))
+        if how == "gone" or lost == "layer":
+            place.unlink()
+        else:
+            place.write_bytes(bytes(place.stat().st_size))
+        add_image(origin, "app", "1", layers=2)
+        again = Resolver(Store(tmp_path), client, report, pull=False)(name, AMD64)
+    assert again.digest == first.digest
+    assert len(warnings(report)) == 1
+    assert "missing or broken" in warnings(report)[0]
