@@ -248,15 +248,21 @@ _STEPS = st.one_of(
 )
 
 
+def _is_inside(root: Path, path: Path) -> bool:
+    parent = os.path.realpath(path.parent)
+    return parent == str(root) or parent.startswith(f"{root}/")
+
+
 def _step(root: Path, ours: Path, step: tuple[str, str, str]) -> None:
-    """What a RUN can do: it is confined to its root, so its own steps follow no link out of it."""
+    """What a RUN can do: it is confined to its root. So nothing is done by a link that leads out of it, neither to what is
+    the builder's nor to what is this machine's."""
     what, name, other = step
     path = root / name
-    if ours in path.parent.resolve().parents or ours == path.parent.resolve():
+    if not _is_inside(root, path):
         return
     try:
         match what:
-            case "rename" if ours not in (root / other).parent.resolve().parents and ours != (root / other).parent.resolve():
+            case "rename" if _is_inside(root, root / other):
                 path.rename(root / other)
             case "link":
                 path.symlink_to(other.format(ours=ours))
