@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from kpy.app import statedir
 from kpy.app.options import Environment, RegistrySettings
 from kpy.registry.client import RegistryClient
 from kpy.registry.credentials import Credentials
@@ -13,7 +14,13 @@ from kpy.util.proxies import Proxies
 
 
 def state_directory(environment: Environment) -> Path:
-    """KPY_HOME, or the platform's directory for data."""
+    """KPY_HOME, or the platform's directory for data; in kpy's image perhaps a directory in it. It need not be there."""
+    from kpy.app.strategy import in_bundle
+
+    return statedir.place(_home(environment), mounted=in_bundle())
+
+
+def _home(environment: Environment) -> Path:
     home = environment.variables.get("KPY_HOME")
     if home:
         return Path(os.path.join(environment.directory, home))
@@ -23,8 +30,12 @@ def state_directory(environment: Environment) -> Path:
 
 
 def open_store(environment: Environment) -> Store:
-    """The store of this user. Raises StoreError."""
-    return Store(state_directory(environment))
+    """The store of this user. Raises StoreError, also where others can write to it."""
+    from kpy.app.strategy import in_bundle
+
+    directory = state_directory(environment)
+    statedir.claim(directory, mounted=in_bundle())
+    return Store(directory)
 
 
 def credential_files(environment: Environment) -> list[Path]:
