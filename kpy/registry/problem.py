@@ -121,7 +121,7 @@ def unreachable(failure: Failure, detail: str, *, method: str, url: str) -> Regi
             else:
                 hint = f"give the CA certificate of the registry, or permit it with --insecure-registry {host}"
         case "timeout":
-            text = f"{host} did not answer in time"
+            text = f"{host} is too slow: {detail}" if detail else f"{host} did not answer in time"
         case "proxy":
             text = f"cannot reach {host} through the proxy"
             hint = "check HTTPS_PROXY, HTTP_PROXY and NO_PROXY"

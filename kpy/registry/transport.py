@@ -327,7 +327,9 @@ class Transport:
             found = self._adapters.get(trust)
             if found is None:
                 try:
-                    found = http.adapter(trust, pool_size=max(8, 2 * self.hosts.concurrency), sockets=self._sockets)
+                    found = http.adapter(
+                        trust, pool_size=max(8, 2 * self.hosts.concurrency), sockets=self._sockets, pace=self.hosts.timeouts.pace
+                    )
                 except OSError as error:  # ssl.SSLError is one
                     raise RegistryError(
                         f"cannot use the CA or client certificate: {error.strerror or error}",

@@ -7,10 +7,11 @@ import re
 import socket
 import ssl
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
+from kpy.util.pace import Pace, TooSlowError
 from kpy.util.sockets import Sockets
 from kpy.util.trust import Trust as Trust  # noqa: PLC0414  (adapter users need it)
 from kpy.util.trust import ssl_context
@@ -23,10 +24,11 @@ Failure: TypeAlias = Literal["refused", "dns", "tls", "timeout", "proxy", "unrea
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Seconds to wait for a connection, and for the next bytes of an answer."""
+    """Seconds to wait for a connection, and for the next bytes of an answer; and how many of them must come in time."""
 
     connect: float = 15.0
     read: float = 120.0
+    pace: Pace = field(default_factory=Pace)
 
 
 def redact(url: str) -> str:
@@ -48,10 +50,10 @@ def join(base: str, target: str) -> str:
     return url
 
 
-def adapter(trust: Trust, *, pool_size: int, sockets: Sockets | None = None) -> "HTTPAdapter":
+def adapter(trust: Trust, *, pool_size: int, sockets: Sockets | None = None, pace: Pace | None = None) -> "HTTPAdapter":
     """A requests adapter: a thread-safe pool of kept-alive connections that trusts whom it is told to.
 
-    `sockets` knows what it opens, and can end it.
+    `sockets` knows what it opens, and can end it; `pace` is how fast answers must come.
 
     We send through adapters, not sessions: a Session keeps cookies, reads netrc and proxies of the
     environment, and swallows the whole body of a redirect into memory.
@@ -61,7 +63,7 @@ def adapter(trust: Trust, *, pool_size: int, sockets: Sockets | None = None) -> 
     from kpy.util.pools import pools_of
 
     context = ssl_context(trust)
-    pools = pools_of(sockets or Sockets(), verify=trust.verify)
+    pools = pools_of(sockets or Sockets(), verify=trust.verify, pace=pace or Pace())
 
     class Adapter(HTTPAdapter):
         def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **kwargs: Any) -> None:  # noqa: FBT001, FBT002
@@ -97,6 +99,8 @@ def classify(error: BaseException) -> tuple[Failure, str]:
     for item in chain:
         if isinstance(item, socket.gaierror):
             return ("dns", "temporary failure") if item.errno == socket.EAI_AGAIN else ("dns", "no such host")
+        if isinstance(item, TooSlowError):
+            return "timeout", str(item)
         if isinstance(item, ConnectionRefusedError):
             return "refused", ""
         if isinstance(item, ConnectionResetError | BrokenPipeError):

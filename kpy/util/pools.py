@@ -1,5 +1,7 @@
 """urllib3's connections, whose sockets we know and can end. Imported when the first request is made: it takes time."""
 
+import http.client
+import io
 import socket
 from typing import Any
 
@@ -7,11 +9,18 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 
+from kpy.util.pace import Pace, PacedReader
 from kpy.util.sockets import Sockets
 
 
-def pools_of(sockets: Sockets, *, verify: bool) -> dict[str, Any]:
-    """urllib3's pools, of connections whose sockets we know."""
+def pools_of(sockets: Sockets, *, verify: bool, pace: Pace) -> dict[str, Any]:
+    """urllib3's pools, of connections whose sockets we know, and whose answers, headers too, come at this pace."""
+
+    class Answer(http.client.HTTPResponse):
+        def __init__(self, sock: socket.socket, *args: Any, **more: Any) -> None:
+            super().__init__(sock, *args, **more)
+            self.fp = io.BufferedReader(PacedReader(self.fp.detach(), pace))
+
     def connected(connection: HTTPConnection) -> socket.socket:
         timeout, options = connection.timeout, list(connection.socket_options or ())
         try:
@@ -25,10 +34,14 @@ def pools_of(sockets: Sockets, *, verify: bool) -> dict[str, Any]:
             raise NewConnectionError(connection, str(error)) from error
 
     class Plain(HTTPConnection):
+        response_class = Answer
+
         def _new_conn(self) -> socket.socket:
             return connected(self)
 
     class Secure(HTTPSConnection):
+        response_class = Answer
+
         def _new_conn(self) -> socket.socket:
             return connected(self)
 

@@ -1,6 +1,8 @@
 """RemoteRepository against the fake registry: reading, with everything that breaks on the way."""
 
+import contextlib
 import json
+import socket
 import threading
 
 import pytest
@@ -14,6 +16,7 @@ from kpy.oci.reference import Reference
 from kpy.registry.hosts import Hosts
 from kpy.registry.repository import RemoteRepository
 from kpy.util.http import Timeouts
+from kpy.util.pace import Pace
 from kpy.util.retry import Retry
 from tests.registry.served import add_image
 from tests.registry_server import (
@@ -232,8 +235,6 @@ def test_a_registry_that_went_away_is_waited_for(server, repo, clock):
 
 
 def test_silence_ends(connect):
-    import socket
-
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen(8)
@@ -241,6 +242,52 @@ def test_silence_ends(connect):
         repo = client.repository(Reference.parse(f"127.0.0.1:{silent.getsockname()[1]}/app"))
         with pytest.raises(RegistryError, match="did not answer in time"):
             repo.resolve("1")
+
+
+class Trickle:
+    """Answers /v2/ at once, and anything else with `answer`, of which the bytes from `quick` on come one by one."""
+
+    def __init__(self, answer, quick):
+        self._answer, self._quick = answer, quick
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._ended = threading.Event()
+        self.host = f"127.0.0.1:{self._socket.getsockname()[1]}"
+
+    def __enter__(self):
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self._ended.set()
+        self._socket.close()
+
+    def _accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=self._serve, args=[self._socket.accept()[0]], daemon=True).start()
+
+    def _serve(self, peer):
+        with peer, contextlib.suppress(OSError):
+            while data := peer.recv(1 << 16):
+                if data.startswith(b"GET /v2/ "):
+                    peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+                    continue
+                peer.sendall(self._answer[: self._quick])
+                for byte in self._answer[self._quick :]:
+                    if self._ended.wait(0.02):
+                        return
+                    peer.sendall(bytes([byte]))
+
+
+@pytest.mark.parametrize("where", ["headers", "body"])
+def test_a_registry_that_sends_byte_by_byte_ends_in_an_error(connect, where):
+    head = b"HTTP/1.1 200 OK\r\nX-Long: " + b"x" * 3000 + b"\r\nContent-Length: 100000\r\n\r\n"
+    with Trickle(head + bytes(100000), len(head) if where == "body" else 20) as trickle:
+        timeouts = Timeouts(5, 5, Pace(seconds=0.3))
+        repo = connect(Hosts(timeouts=timeouts), retry=Retry(attempts=2)).repository(Reference.parse(f"{trickle.host}/app"))
+        wanted = Descriptor("x/y", Digest.of(bytes(100000)), 100000)
+        with pytest.raises(RegistryError, match=f"{trickle.host} is too slow: less than 1024 bytes came in 0.3 seconds"):
+            repo.open(wanted).read()
 
 
 def test_no_such_host(connect):
