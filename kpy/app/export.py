@@ -10,7 +10,7 @@ from kpy.app.keys import passphrase
 from kpy.app.options import BuildOptions, Environment, OutputSpec
 from kpy.app.resolver import Resolver
 from kpy.errors import ContextError, UsageError
-from kpy.events import Reporter, step
+from kpy.events import Reporter, Warned, step
 from kpy.exporter.base import Artifact, Exporter, ExportResult, all_blobs, all_manifests
 from kpy.exporter.convert import to_docker
 from kpy.exporter.docker import DockerArchiveExporter, check_platforms
@@ -54,7 +54,7 @@ class Exports:
             if output.pushes and not self._names(output):
                 raise UsageError("--push needs a name", hint="add -t REGISTRY/NAME:TAG")
             if output.dest not in ("", "-"):
-                self._find(output.dest)
+                self._find(output.dest, replaced=_is_archive(output))
                 if output.type in ("oci", "docker", "tar"):
                     self._check_parent(output.dest)
             if output.loads:
@@ -65,24 +65,26 @@ class Exports:
                 kept = (self._environment.directory, *needed_paths(replace(self._options, outputs=()), self._environment))
                 check_deletion(os.path.join(self._environment.directory, output.dest), kept)
         for name in filter(None, (self._options.iidfile, self._options.metadata_file)):
-            self._find(name)
+            self._find(name, replaced=True)
             self._check_parent(name)
         if self._options.sign_key:
             if not self._options.push:
                 raise UsageError("--sign-key signs what is pushed", hint="add --push")
             path = Path(self._environment.directory) / self._options.sign_key
             self._key = PrivateKey.load(path, lambda: passphrase(self._environment))
+            if weakness := self._key.public.weakness:
+                self._report(Warned(f"{self._options.sign_key}: {weakness}"))
 
     def check_platforms(self, count: int) -> None:
         """Raise UsageError for an output that cannot hold so many."""
         if any(output.type == "docker" for output in self._options.outputs):
             check_platforms(count)
 
-    def _find(self, name: str) -> None:
-        """Note where this leads, before a RUN can change it. Live, an earlier build in this container may have made links:
-        there is nothing to follow then."""
+    def _find(self, name: str, *, replaced: bool) -> None:
+        """Note where this leads, before a RUN can change it; `replaced`: where the name is, for a link there is replaced. Live,
+        an earlier build in this container may have made links: there is nothing to follow then."""
         path = os.path.normpath(os.path.join(self._environment.directory, name))
-        real = os.path.realpath(path)
+        real = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path)) if replaced else os.path.realpath(path)
         if self._live and real != path:
             raise UsageError(
                 f"cannot write {name}: it leads through a link, to {real}", hint="name a path without links; builds in this container may have made them"
@@ -156,7 +158,7 @@ class Exports:
         form = Form(files, None if split is None else split == "true", epoch, self._cancel)
         if output.type == "local":
             return LocalExporter(self.place(output.dest), form, output.attrs.get("mode") == "delete", self._report)
-        return TarExporter(self._environment.stdout if output.dest == "-" else self.place(output.dest), form, self._report)
+        return TarExporter(self._environment.stdout if output.dest == "-" else self.place(output.dest, replaced=True), form, self._report)
 
     def _exporter(self, output: OutputSpec) -> Exporter:
         names = self._names(output)
@@ -175,7 +177,7 @@ class Exports:
             if output.type == "docker":
                 return DockerArchiveExporter(self._environment.stdout, names, self._report)
             return OciArchiveExporter(self._environment.stdout, names, self._report)
-        dest = self.place(output.dest)
+        dest = self.place(output.dest, replaced=_is_archive(output))
         if output.type == "docker":
             return DockerArchiveExporter(dest, names, self._report)
         if output.attrs.get("tar") == "false":
@@ -191,6 +193,11 @@ class Exports:
             sign_manifest(repository, reference, descriptor, key)
 
         return sign
+
+
+def _is_archive(output: OutputSpec) -> bool:
+    """Is the result one file, which is written beside its place and renamed?"""
+    return output.type in ("oci", "docker", "tar") and output.attrs.get("tar") != "false"
 
 
 def _targets(names: Sequence[Reference], client: RegistryClient) -> tuple[Target, ...]:

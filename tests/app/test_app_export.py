@@ -75,3 +75,14 @@ def test_a_file_that_is_replaced_may_have_become_a_link(top: Path) -> None:
     assert exports.place("opt/metadata", replaced=True) == top / "opt" / "metadata"
     with pytest.raises(ContextError, match="leads to"):
         exports.place("opt/metadata")
+
+
+def test_a_link_at_the_name_of_an_archive_is_kept_for_who_replaces_it(top: Path) -> None:
+    (top / "opt" / "image.tar").symlink_to(top / "builder" / "login")
+    options = BuildOptions(context=".", outputs=(OutputSpec("oci", "opt/image.tar"),))
+    environment = Environment({}, str(top), io.BytesIO(), io.BytesIO())
+    with Cancel() as cancel:
+        exports = Exports(options, environment, cast(Store, None), cast(RegistryClient, None), cast(Resolver, None), silent, cancel, live=True)
+    exports.check()
+
+    assert exports.place("opt/image.tar", replaced=True) == top / "opt" / "image.tar"
