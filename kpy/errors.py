@@ -100,6 +100,10 @@ class DigestMismatchError(ContentError):
     """Content does not have the digest or size that its descriptor says."""
 
 
+class TooLargeError(ContentError):
+    """An archive unpacks to more than is allowed."""
+
+
 class RegistryError(KpyError):
     """A registry refused, failed or could not be reached. `status` is 0 when there was no answer."""
 

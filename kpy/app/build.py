@@ -83,7 +83,7 @@ def _services(
     report: Reporter, cancel: Cancel, stack: ExitStack,
 ) -> Services:  # fmt: skip
     store, sources, spool = inputs.store, inputs.sources, inputs.spool
-    layers = Layers(store, report, cancel)
+    layers = Layers(store, report, cancel, options.layer_limits)
     name = sha256(sources.path.encode("utf-8", "surrogateescape")).hexdigest()
     hashes = ContentHashes(store.directory / "hashes" / name, time.time_ns(), spool)
     stack.callback(hashes.save)

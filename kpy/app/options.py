@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import BinaryIO, Literal, TypeAlias
 
+from kpy.layer.limits import LayerLimits
 from kpy.oci.digest import Digest
 from kpy.oci.platform import Platform
 from kpy.plan.squash import Squash
@@ -131,6 +132,7 @@ class BuildOptions:
     ulimits: tuple[tuple[str, int, int], ...] = ()
     squash: Squash | None = None
     annotations: tuple[Annotation, ...] = ()
+    layer_limits: LayerLimits = field(default_factory=LayerLimits)
     registries: RegistrySettings = RegistrySettings()
     written_later: tuple[str, ...] = ()
 

@@ -1,11 +1,14 @@
 """The values of `kpy build`'s flags that say what a RUN may do and have: --ssh, --allow, --ulimit, as buildx reads them.
-And --squash."""
+And --squash, and what layers of base images may ask for."""
 
 import re
 from collections.abc import Sequence
 
 from kpy.app.options import SshSpec
+from kpy.cli import values
+from kpy.cli.flags import Parsed
 from kpy.errors import UsageError
+from kpy.layer.limits import LayerLimits
 from kpy.plan.squash import LAST_LINE, Squash
 
 _NAMES = ("core", "cpu", "data", "fsize", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio", "rttime",
@@ -60,6 +63,22 @@ def ulimits(texts: Sequence[str]) -> tuple[tuple[str, int, int], ...]:
             raise UsageError(f"invalid --ulimit {text!r}: the soft limit is above the hard limit")
         found[name] = (name, soft, hard)
     return tuple(found[name] for name in sorted(found))
+
+
+def layers(parsed: Parsed) -> LayerLimits:
+    """What layers of base images may ask for."""
+    default = LayerLimits()
+    return LayerLimits(
+        values.size(parsed.one("max-layer-size", str(default.size)), "--max-layer-size"),
+        _number(parsed.one("max-layer-ratio", str(default.ratio)), "--max-layer-ratio"),
+        _number(parsed.one("max-layers", str(default.layers)), "--max-layers"),
+    )
+
+
+def _number(text: str, flag: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise UsageError(f"invalid {flag} {text!r}: it takes a number", hint="0 is no limit")
+    return int(text)
 
 
 def squash(text: str) -> Squash | None:

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Literal, cast
 
 from isal import igzip_lib
 
-from kpy.errors import ContentError
+from kpy.errors import ContentError, TooLargeError
 from kpy.layer.readahead import ChunkReader, ReadAhead
 
 Format = Literal["none", "gzip", "zstd", "bzip2", "xz"]
@@ -51,7 +51,7 @@ def decompressor(
 ) -> BinaryIO:
     """The stream decompressed. `kind` None: whatever the first bytes show (media types of images lie at times).
 
-    At most `limit` bytes come out, then ContentError. Closing the result closes the stream. With `read_ahead`, a
+    At most `limit` bytes come out, then TooLargeError. Closing the result closes the stream. With `read_ahead`, a
     thread works up to 8 MiB ahead, and the stream belongs to it.
     """
     source = _Source(stream)
@@ -89,7 +89,7 @@ def _bounded(chunks: Iterator[bytes], limit: int | None) -> Iterator[bytes]:
     for chunk in chunks:
         total += len(chunk)
         if limit is not None and total > limit:
-            raise ContentError(f"decompressed content is larger than the {limit} bytes that are allowed")
+            raise TooLargeError(f"decompressed content is larger than the {limit} bytes that are allowed")
         yield chunk
 
 

@@ -80,7 +80,7 @@ def extract(
     """
     try:
         with RootDir(root, options.skip, options.slots) as rootdir:
-            pairs = read_tar(tar, layer=True, limits=TarLimits(entries=options.max_entries))
+            pairs = read_tar(tar, layer=True, limits=TarLimits(entries=options.max_entries, bytes=options.max_bytes))
             return _Extraction(rootdir, root, options).run(pairs, seen)
     except OSError as error:
         raise fs.store_error("extract a layer to", root, error) from error
@@ -114,7 +114,6 @@ class _Extraction:
         self._options = options
         self._lost: list[LostXattr] = []
         self._files: dict[str, bytes] = {}
-        self._bytes = 0
 
     def run(self, pairs: Iterable[tuple[Entry, FileContent]], seen: Callable[[Entry], object] | None) -> Extracted:
         """Extract everything."""
@@ -208,9 +207,6 @@ class _Extraction:
             self._lost.append(LostXattr(path, name, code))
 
     def _copy(self, entry: Entry, content: FileContent, out: int) -> str:
-        self._bytes += entry.size
-        if self._options.max_bytes is not None and self._bytes > self._options.max_bytes:
-            raise ContentError(f"layer has more than the {self._options.max_bytes} bytes that are allowed")
         hasher = hashlib.sha256() if self._options.hash_files else None
         keep: list[bytes] | None = [] if entry.path in KEPT_FILES and entry.size <= MAX_KEPT else None
         for chunk in content.chunks():

@@ -207,10 +207,10 @@ def scan_layer(tar: BinaryIO, *, limits: TarLimits = DEFAULT_LIMITS) -> LayerTre
     return LayerTree(entries, _scan(tar, entries.append, limits))
 
 
-def index_layer(tar: BinaryIO, index: BinaryIO) -> int:
+def index_layer(tar: BinaryIO, index: BinaryIO, *, limits: TarLimits = DEFAULT_LIMITS) -> int:
     """As `scan_layer`, encoded to a stream that can seek; how many entries there are."""
     writer = IndexWriter(index)
-    writer.finish(_scan(tar, writer.add, DEFAULT_LIMITS))
+    writer.finish(_scan(tar, writer.add, limits))
     return writer.count
 
 

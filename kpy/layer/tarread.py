@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from kpy.errors import ContentError
+from kpy.errors import ContentError, TooLargeError
 from kpy.layer import pax, sparse, whiteout
 from kpy.layer.device import PRIVATE_XATTRS
 from kpy.layer.entry import Entry, Kind
@@ -27,12 +27,13 @@ _KINDS = {b"0": Kind.FILE, b"\0": Kind.FILE, b"7": Kind.FILE, b"S": Kind.FILE, b
 
 @dataclass(frozen=True, slots=True)
 class TarLimits:
-    """How much a tar may ask for. `path_bytes` is the kernel's PATH_MAX, `extended_bytes` Go's maxSpecialFileSize; so many
+    """How much a tar may ask for. `bytes` is of all files together, their holes filled; None is no limit. `path_bytes` is the kernel's PATH_MAX, `extended_bytes` Go's maxSpecialFileSize; so many
     `entries` are several times what the largest images have, and who unpacks them remembers some 100 bytes of each."""
 
     entries: int = 2_000_000
     extended_bytes: int = 1 << 20
     path_bytes: int = 4096
+    bytes: int | None = None
 
 
 DEFAULT_LIMITS = TarLimits()
@@ -143,7 +144,7 @@ def read_tar(
     source = _Input(stream)
     content = Content(source)
     headers = _Headers(source, limits)
-    count = 0
+    count = total = 0
     while True:
         found = headers.next(content)
         if found is None:
@@ -154,6 +155,9 @@ def read_tar(
                 f"tar has more than the {limits.entries} entries that are allowed",
                 hint="it is hostile, or should be several layers or archives; the limit keeps memory and inodes from running out",
             )
+        total += found.size
+        if limits.bytes is not None and total > limits.bytes:  # said before anybody writes it: a sparse file takes no reading
+            raise TooLargeError(f"tar has files of more than the {limits.bytes} bytes that are allowed")
         entry = _meaning(found) if layer and whiteout.holds_marker(found.path) else found
         if entry is not None:
             yield entry, content

@@ -11,11 +11,19 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import BinaryIO, cast
 
-from kpy.errors import ContentError, DigestMismatchError, ImageNotFoundError, InterruptedBuildError
+from kpy.errors import (
+    ContentError,
+    DigestMismatchError,
+    ImageNotFoundError,
+    InterruptedBuildError,
+    TooLargeError,
+)
 from kpy.events import Reporter, StepProgress, Warned, step
 from kpy.layer.decompress import decompressor
 from kpy.layer.extract import ExtractOptions, extract
 from kpy.layer.index import IndexWriter, LayerTree, index_layer
+from kpy.layer.limits import LayerLimits
+from kpy.layer.tarread import TarLimits
 from kpy.layer.tree import Tree
 from kpy.oci.content import BlobSource
 from kpy.oci.descriptor import Descriptor
@@ -25,6 +33,7 @@ from kpy.store.store import Store
 from kpy.util.cancel import Cancel
 from kpy.util.streams import PIECE, HashingReader, TeeReader, drain
 
+DEFAULT_LIMITS = LayerLimits()
 FETCHES = 4  # at once, as docker and containerd do
 
 
@@ -39,10 +48,11 @@ class Origin:
 class Layers:
     """All layers of one build. Thread-safe. Implements snapshot.base.LayerContent."""
 
-    def __init__(self, store: Store, report: Reporter, cancel: Cancel) -> None:
+    def __init__(self, store: Store, report: Reporter, cancel: Cancel, limits: LayerLimits = DEFAULT_LIMITS) -> None:
         self._store = store
         self._report = report
         self._cancel = cancel
+        self._limits = limits
         self._lock = threading.Lock()
         self._locks: dict[Digest, threading.Lock] = {}
         self._origins: dict[Digest, Origin] = {}
@@ -52,7 +62,8 @@ class Layers:
         self._repaired: set[Digest] = set()
 
     def add_image(self, image: Image, name: str) -> None:
-        """Make the layers of an image known; nothing is fetched."""
+        """Make the layers of an image known; nothing is fetched. Raises ContentError if they are too many."""
+        self._limits.check_count(len(image.chain), name)
         with self._lock:
             for layer in image.chain:
                 self._origins.setdefault(layer.diff_id, Origin(image.content, name))
@@ -113,7 +124,7 @@ class Layers:
                 return
             with self._store.tree_writer() as index:
                 with self._reading(layer, ident) as plain:
-                    index_layer(plain, index.stream)
+                    index_layer(plain, index.stream, limits=TarLimits(bytes=self._allowed(layer)))
                 index.commit(layer.diff_id)
             self._load_tree(layer.diff_id)
 
@@ -145,13 +156,15 @@ class Layers:
         known = self.has_blob(layer)
         with self._store.images.open(layer.descriptor) if known else self._arriving(layer, ident) as blob:
             try:
-                with decompressor(blob) as plain:
+                with decompressor(blob, limit=self._allowed(layer)) as plain:
                     hasher = HashingReader(plain, hashlib.new(layer.diff_id.algorithm))
                     yield cast(BinaryIO, hasher)
                     drain(hasher)
                 drain(blob)
             except DigestMismatchError:
                 raise  # it names the blob
+            except TooLargeError as error:
+                raise self._limits.error(layer.descriptor.digest, layer.descriptor.size) from error
             except ContentError as error:
                 raise ContentError(f"layer {layer.descriptor.digest} cannot be read: {error.message}", hint=error.hint) from error
             if hasher.hexdigest() != layer.diff_id.hex:
@@ -160,6 +173,10 @@ class Layers:
                     f"the content has {layer.diff_id.algorithm}:{hasher.hexdigest()}"
                 )
         self._store.put_layer(layer)
+
+    def _allowed(self, layer: Layer) -> int | None:
+        """The bytes that the layer may unpack to. What a step of ours made may be as large as it is."""
+        return self._limits.allowed(layer.descriptor.size) if layer.diff_id in self._origins else None
 
     def extract(self, layers: Chain, root: str, options: ExtractOptions, /) -> Sequence[LayerTree]:
         """See LayerContent. A layer that is not here is unpacked and indexed while it arrives; those above it are
@@ -178,6 +195,7 @@ class Layers:
             return [self._extract(layer, root, options, ident) for layer in layers]
 
     def _extract(self, layer: Layer, root: str, options: ExtractOptions, ident: str) -> LayerTree:
+        options = replace(options, max_bytes=self._allowed(layer))
         with self._only_one(layer.diff_id):
             known = self._layer_trees.get(layer.diff_id) or self._load_tree(layer.diff_id)
             if known is not None:

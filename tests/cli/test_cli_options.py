@@ -11,6 +11,7 @@ from kpy.cli import values
 from kpy.cli.options import read
 from kpy.cli.terminal import Terminal
 from kpy.errors import UsageError
+from kpy.layer.limits import LayerLimits
 from kpy.oci.platform import Platform, host
 
 MakeTerminal = Callable[..., Terminal]
@@ -68,6 +69,8 @@ def test_nothing_asked_is_the_default(terminal: Terminal) -> None:
         (["--isolation=chroot"], "isolation", "chroot"),
         (["--network", "none"], "network", "none"),
         (["--shm-size", "64m"], "shm_size", 64 << 20),
+        (["--max-layer-size", "100g"], "layer_limits", LayerLimits(size=100 << 30)),
+        (["--max-layer-ratio=0", "--max-layers", "2000"], "layer_limits", LayerLimits(ratio=0, layers=2000)),
         (
             ["--add-host", "a:10.0.0.1", "--add-host=b=::1", "--add-host", "c:[fe80::1]"],
             "add_hosts",
@@ -205,6 +208,9 @@ def test_bad_secrets(terminal: Terminal, tmp_path: Path, text: str, message: str
         (["--network=bridge", "."], "invalid value 'bridge' for --network"),
         (["--progress=fancy", "."], "invalid value 'fancy' for --progress"),
         (["--shm-size=lots", "."], "invalid size 'lots' for --shm-size"),
+        (["--max-layer-size=lots", "."], "invalid size 'lots' for --max-layer-size"),
+        (["--max-layer-ratio=-1", "."], "invalid --max-layer-ratio '-1': it takes a number"),
+        (["--max-layers=many", "."], "invalid --max-layers 'many': it takes a number"),
         (["--add-host=a:host-gateway", "."], "host-gateway is not supported"),
         (["--add-host=a", "."], "is not an IP address"),
         (["--add-host", "a b:1.2.3.4", "."], "is not a host name"),

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from kpy.errors import ContentError, DigestMismatchError
+from kpy.errors import ContentError, DigestMismatchError, TooLargeError
 from kpy.layer.entry import LayerItem
 from kpy.layer.extract import ExtractOptions
 from kpy.layer.index import scan_layer
+from kpy.layer.limits import LayerLimits
 from kpy.oci.config import RuntimeConfig
 from kpy.oci.image import Chain, Image, Layer
 from kpy.solver.content import Layers
@@ -114,3 +115,41 @@ def test_what_arrives_broken_is_not_stored(store: Store, remote: MemoryRepositor
     assert store.open_tree(found.chain[-1].diff_id) is None
 
 
+
+
+@pytest.mark.parametrize("unpacked", [False, True])
+@pytest.mark.parametrize(
+    ("limits", "flag"), [(LayerLimits(size=1 << 20), "--max-layer-size"), (LayerLimits(size=0, ratio=1), "")]
+)
+def test_a_layer_of_an_image_that_unpacks_to_more_than_is_allowed(
+    store: Store, remote: MemoryRepository, tmp_path: Path, limits: LayerLimits, flag: str, unpacked: bool
+) -> None:
+    found = image(remote, "bomb", [file_item("zeros", bytes(2 << 20))])
+    layers = Layers(store, RecordingReporter(), Cancel(), limits)
+    layers.add_image(found, "bomb")
+    if not flag:  # one GiB is allowed whatever the ratio
+        assert layers.tree(found.chain).lookup("zeros") is not None
+        return
+    with pytest.raises(TooLargeError, match=f"layer {found.chain[0].descriptor.digest} unpacks to more than 1 MiB") as caught:
+        if unpacked:
+            unpack(layers, found.chain, tmp_path / "root")
+        else:
+            layers.tree(found.chain)
+    assert flag in caught.value.hint
+    assert not layers.has_blob(found.chain[0])
+
+
+def test_what_a_step_of_ours_made_may_be_as_large_as_it_is(store: Store, remote: MemoryRepository, tmp_path: Path) -> None:
+    found = image(remote, "ours", [file_item("zeros", bytes(2 << 20))])
+    layers_of(store, found).tree(found.chain)
+    layers = Layers(store, RecordingReporter(), Cancel(), LayerLimits(size=1 << 20))
+    assert unpack(layers, found.chain, tmp_path / "root")["zeros"] == bytes(2 << 20)
+
+
+def test_an_image_with_too_many_layers_is_refused_before_anything_is_fetched(store: Store, remote: MemoryRepository) -> None:
+    found = three(remote)
+    remote.opened.clear()
+    layers = Layers(store, RecordingReporter(), Cancel(), LayerLimits(layers=2))
+    with pytest.raises(ContentError, match="three has 3 layers, more than the 2 that are allowed"):
+        layers.add_image(found, "three")
+    assert remote.opened == []
