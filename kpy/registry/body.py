@@ -12,6 +12,12 @@ if TYPE_CHECKING:
 MAX_SMALL = 1 << 20
 
 
+def stated_size(text: str) -> int | None:
+    """The number of bytes that a header gives, such as Content-Length; None for none, and for what is no such number."""
+    # isdigit alone takes a superscript two, and int refuses that as well as 5,000 digits
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
+
+
 def read_piece(response: "Response", size: int) -> bytes:
     """Up to `size` raw bytes of the body, empty at its end; what breaks is a RegistryError."""
     import urllib3

@@ -16,7 +16,7 @@ from kpy.oci.digest import Digest
 from kpy.oci.reference import Reference
 from kpy.oci.verify import VerifyingReader
 from kpy.registry import listing, upload
-from kpy.registry.body import read_piece
+from kpy.registry.body import read_piece, stated_size
 from kpy.registry.challenge import repository_scope
 from kpy.registry.download import PIECE, ResumingStream
 from kpy.registry.problem import RETRIED, Answer
@@ -121,11 +121,11 @@ class RemoteRepository:
             )
 
         response = get(0)
-        length = response.headers.get("Content-Length", "")
-        if length.isdigit() and int(length) != descriptor.size:
+        length = stated_size(response.headers.get("Content-Length", ""))
+        if length is not None and length != descriptor.size:
             response.close()
             raise DigestMismatchError(
-                f"{kind} {descriptor.digest} of {self._name} has {int(length)} bytes at {self._registry}, "
+                f"{kind} {descriptor.digest} of {self._name} has {length} bytes at {self._registry}, "
                 f"its descriptor says {descriptor.size}"
             )
         stream = ResumingStream(response, descriptor.size, get, self._transport.pauses())
@@ -299,15 +299,15 @@ def _measure(stream: BinaryIO, expected: Descriptor | None) -> Descriptor:
 def _described(answer: Answer, name: str) -> Descriptor | None:
     """The descriptor that the headers of an answer to HEAD give, None when they do not say all."""
     kind = answer.headers.get("Content-Type", "").partition(";")[0].strip()
-    length = answer.headers.get("Content-Length", "")
+    length = stated_size(answer.headers.get("Content-Length", ""))
     said = answer.headers.get("Docker-Content-Digest", "")
-    if kind not in _MANIFEST_TYPES or not length.isdigit():
+    if kind not in _MANIFEST_TYPES or length is None:
         return None
     if ":" in name:
         digest = Digest.parse(name)
         if said.startswith(digest.algorithm + ":") and said != name:
             raise DigestMismatchError(f"asked for manifest {name}, was offered {said[:160]}")
-        return Descriptor(kind, digest, int(length))
+        return Descriptor(kind, digest, length)
     if not said:
         return None
-    return Descriptor(kind, Digest.parse(said), int(length))
+    return Descriptor(kind, Digest.parse(said), length)

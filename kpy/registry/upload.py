@@ -14,6 +14,7 @@ from urllib.parse import urlencode
 from kpy.errors import AuthenticationError, DigestMismatchError, ImageNotFoundError, RegistryError, StoreError
 from kpy.oci.descriptor import Descriptor
 from kpy.oci.digest import Digest
+from kpy.registry.body import stated_size
 from kpy.registry.challenge import Scopes, repository_scope
 from kpy.registry.pause import Pauses
 from kpy.registry.problem import NETWORK_CODES, RETRIED, Answer, problem
@@ -134,8 +135,8 @@ def blob_size(target: Target, digest: Digest, scopes: Scopes) -> int | None:
     )
     if answer.status == 404:
         return None
-    length = answer.headers.get("Content-Length", "")
-    return int(length) if length.isdigit() else -1
+    size = stated_size(answer.headers.get("Content-Length", ""))
+    return -1 if size is None else size
 
 
 def mount(target: Target, digest: Digest, source: str, *, previous: str = "") -> tuple[bool, str]:
@@ -248,8 +249,8 @@ class _Upload:
     def _begin(self) -> None:
         answer = start(self._target)
         self._location, self._offset = answer.headers["Location"], 0
-        least = answer.headers.get("OCI-Chunk-Min-Length", "")
-        self._least = int(least) if least.isdigit() and len(least) < 12 else 0
+        least = stated_size(answer.headers.get("OCI-Chunk-Min-Length", "")) or 0
+        self._least = least if least < 100_000_000_000 else 0
 
     def _send_all(self, pauses: Pauses) -> None:
         size = self._descriptor.size

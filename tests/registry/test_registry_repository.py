@@ -13,6 +13,7 @@ from kpy.oci.content import Repository
 from kpy.oci.descriptor import Descriptor
 from kpy.oci.digest import Digest
 from kpy.oci.reference import Reference
+from kpy.registry.body import stated_size
 from kpy.registry.hosts import Hosts
 from kpy.registry.repository import RemoteRepository
 from kpy.util.http import Timeouts
@@ -277,6 +278,22 @@ class Trickle:
                     if self._ended.wait(0.02):
                         return
                     peer.sendall(bytes([byte]))
+
+
+@pytest.mark.parametrize("length", ["\xb2", "9" * 5000, "-1", "1_0"])
+def test_a_length_that_is_no_number_is_not_believed(server, repo, length):
+    """isdigit takes a superscript two; int takes it as little as 5,000 digits."""
+    descriptor = add_image(server, "app", "1")
+    server.fault(Headers({"Content-Length": length}), method="HEAD", times=2)
+    assert str(repo.resolve("1").digest) == descriptor["digest"]
+    assert repo.stat(blob(server).digest) in (len(BLOB), None)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("0", 0), ("12", 12), ("9" * 18, 10**18 - 1), ("9" * 19, None), ("", None), ("\xb2", None), ("+1", None)]
+)
+def test_sizes_in_headers(text, size):
+    assert stated_size(text) == size
 
 
 @pytest.mark.parametrize("where", ["headers", "body"])
