@@ -35,8 +35,8 @@ def test_a_failing_run(fails: Callable[..., str]) -> None:
     shown = fails("FROM BASE AS one\nRUN echo hi\nFROM one AS two\nRUN echo words \\\n && exit 3\nRUN never\n", 4)
     _, _, end = shown.partition("------\n")
     assert end == (
-        " > [two 3/4] RUN echo words  && exit 3:\n"
-        "words\n"
+        " > [two 3/4] RUN echo words && exit 3:\n"
+        " | words\n"
         "------\n"
         "Dockerfile:4\n"
         f"{EXCERPT}\n"
