@@ -93,7 +93,7 @@ def local_context(directory: str, stack: ExitStack) -> DirectoryContext:
 
 def with_ignore(files: DirectoryContext, directory: str, ignore: Ignore | None) -> Context:
     """The context of a directory with these patterns. Without any, the directory itself has exactly the files."""
-    return Context(files, directory) if ignore is None else Context(files.with_ignore(ignore), "")
+    return Context(files, os.path.realpath(directory)) if ignore is None else Context(files.with_ignore(ignore), "")
 
 
 def ignore_in(files: DirectoryContext, path: str = ".dockerignore", *, of: str = "") -> Ignore | None:

@@ -47,6 +47,7 @@ class Exports:
         self._loader: Loader | None = None
         self._live = live
         self._places: dict[str, str] = {}
+        self._special: set[str] = set()
 
     def check(self) -> None:
         """Raise UsageError or SignatureError for what would fail after the build anyway."""
@@ -90,6 +91,8 @@ class Exports:
                 f"cannot write {name}: it leads through a link, to {real}", hint="name a path without links; builds in this container may have made them"
             )
         self._places[name] = real
+        if _is_special(real):
+            self._special.add(name)
 
     def place(self, name: str, *, replaced: bool = False) -> Path:
         """Where to write what has this name; nothing of the build runs any more. `replaced`: by a rename, which follows no
@@ -103,6 +106,8 @@ class Exports:
                 f"cannot write {name}: {checked} leads to {now} now, by a link that a RUN made",
                 hint="write to a volume of its own, at a name in / or below /kpy",
             )
+        if _is_special(real) and name not in self._special:
+            raise ContextError(f"cannot write {name}: a RUN put a pipe or a device at {real}", hint="write to a volume of its own")
         return Path(real)
 
     def _check_parent(self, name: str) -> None:
@@ -193,6 +198,10 @@ class Exports:
             sign_manifest(repository, reference, descriptor, key)
 
         return sign
+
+
+def _is_special(path: str) -> bool:
+    return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
 
 
 def _is_archive(output: OutputSpec) -> bool:

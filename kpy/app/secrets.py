@@ -1,6 +1,7 @@
 """Values of --secret, read when a RUN asks for them and not before."""
 
 import os
+import stat
 from collections.abc import Callable, Sequence
 
 from kpy.app.options import Environment, SecretSpec
@@ -17,9 +18,21 @@ def read_secret(spec: SecretSpec, environment: Environment) -> bytes:
         if value is None:
             raise UsageError(f"secret {spec.id}: the environment variable {spec.env} is not set")
         return value.encode("utf-8", "surrogateescape")
-    path = os.path.join(environment.directory, os.path.expanduser(spec.src))
+    return _content(spec, _path(spec, environment))
+
+
+def _path(spec: SecretSpec, environment: Environment) -> str:
+    return os.path.realpath(os.path.join(environment.directory, os.path.expanduser(spec.src)))
+
+
+def _content(spec: SecretSpec, path: str, *, may_wait: bool = True) -> bytes:
+    """What is at a path without links. `may_wait`: it may be a pipe, which the user named."""
     try:
-        with open(path, "rb") as stream:
+        now = os.path.realpath(path)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | (0 if may_wait else os.O_NOFOLLOW | os.O_NONBLOCK))
+        with open(descriptor, "rb") as stream:
+            if not may_wait and (now != path or not stat.S_ISREG(os.fstat(descriptor).st_mode)):
+                raise UsageError(f"secret {spec.id}: {spec.src} is another file now, which a RUN put there")
             data = stream.read(MAX_SECRET + 1)
     except OSError as error:
         raise UsageError(f"secret {spec.id}: cannot read {spec.src}: {fs.reason(error)}") from error
@@ -32,6 +45,11 @@ def secret_readers(specs: Sequence[SecretSpec], environment: Environment) -> dic
     """By id, what reads the value when it is asked for."""
 
     def reader(spec: SecretSpec) -> Callable[[], bytes]:
-        return lambda: read_secret(spec, environment)
+        if spec.env:
+            return lambda: read_secret(spec, environment)
+        # Where the path leads is found now. Where the root is the RUN's and ours, a RUN may put links and pipes there.
+        path = _path(spec, environment)
+        special = os.path.exists(path) and not os.path.isfile(path)
+        return lambda: _content(spec, path, may_wait=special)
 
     return {spec.id: reader(spec) for spec in specs}

@@ -64,6 +64,8 @@ def _on_disk(file: File, name: str) -> bytes | None:
 
 def _set(call: Call, place: Place, *, follow: bool) -> int | None:
     name = _name(call, call.args[1])
+    if name.startswith(PRIVATE):
+        raise refuse(errno.EPERM)  # a mark of the builder's: that a volume may be emptied, say
     if not _is_ours(name):
         file = _look(call, place, follow=follow)
         _use(call, file, name, WRITE)

@@ -11,6 +11,7 @@ of the container, and so is a secret while the RUN lasts; a file that the RUN mo
 
 import errno
 import os
+import secrets
 import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -30,9 +31,11 @@ from kpy.sandbox.room import Room
 from kpy.sandbox.rootpath import Closed, RootPaths, nothing_closed
 from kpy.sandbox.slotmounts import filled, is_slot
 from kpy.sandbox.spawn import Reach
+from kpy.sandbox.written import Written
 from kpy.util.erase import remove
 from kpy.util.fs import read_regular
 
+_MOST_EXCHANGES = 100
 _CANNOT_RENAME = frozenset({errno.EXDEV, errno.EBUSY, errno.EACCES, errno.EPERM, errno.EROFS})
 
 
@@ -55,7 +58,7 @@ class Shelf:
         if self.reach is None:
             return None
         has_root = self.root in self.reach.whole or not os.access(self.root, os.W_OK, effective_ids=True)
-        if not has_root and any(paths.find(mount.target).parent == paths.top for mount in mounts):
+        if not has_root and any(_is_at_top(mount, paths) for mount in mounts):
             return None
         whole, readable = [*self.reach.whole, self.directory], [*self.reach.programs]
         for mount in mounts:
@@ -63,6 +66,13 @@ class Shelf:
                 keeps = not mount.read_only and not mount.discard
                 (whole if keeps else readable).append(os.path.dirname(mount.source) if keeps else mount.source)
         return Reach(tuple(whole), tuple(readable))
+
+
+def _is_at_top(mount: Mount, paths: RootPaths) -> bool:
+    try:
+        return paths.find(mount.target).parent == paths.top
+    except OSError:
+        return False  # it cannot be made either, and is told to the user then
 
 
 @contextmanager
@@ -99,7 +109,7 @@ class _Mounts:
         self._paths = paths
         self._stack = ExitStack()
         self._targets: list[str] = []
-        self._notes = [_Written(mount.target) for mount in mounts]
+        self._notes = [Written(mount.target) for mount in mounts]
 
     def put(self) -> None:
         """Put all in place, or none. Raises SandboxError."""
@@ -135,7 +145,7 @@ class _Mounts:
                 yield line
 
     @contextmanager
-    def _one(self, mount: Mount, shelf: int, note: "_Written") -> Iterator[None]:
+    def _one(self, mount: Mount, shelf: int, note: Written) -> Iterator[None]:
         spot = self._paths.find(mount.target)
         self._targets.append(spot.path)
         note.top = spot.path
@@ -167,39 +177,6 @@ class _Mounts:
                 leave()
             finally:
                 room.restore()
-
-
-class _Written:
-    """What was written in a read-only mount, for a line to the user: the deepest of the first such paths."""
-
-    def __init__(self, shown: str) -> None:
-        self._shown = os.fsencode(shown)
-        self._paths: list[str] = []
-        self.top = ""
-
-    def add(self, path: bytes) -> None:
-        """A path in the mount changed; "" is the mount itself."""
-        self._paths.append(self.top + ("/" + os.fsdecode(path) if path else ""))
-
-    def line(self, others: Sequence[str]) -> bytes:
-        """Empty if there is nothing to say. A path is passed over if another mount is at it, in it or above it: we may have
-        changed it then."""
-        chosen = ""
-        for path in self._paths:
-            if any(_is_in(target, path) or _is_in(path, target) for target in others):
-                continue
-            if not chosen or _is_in(path, chosen):
-                chosen = path
-        if not chosen:
-            return b""
-        return (
-            b"kpy: warning: %s was written, in the read-only mount %s. It is dropped; "
-            b"where kpy can mount, the write fails\n" % (os.fsencode(chosen), self._shown)
-        )
-
-
-def _is_in(path: str, top: str) -> bool:
-    return path == top or path.startswith(top + "/")
 
 
 def _put(
@@ -285,29 +262,40 @@ def _rename(old: At, new: At) -> None:
 def _move_back(room: Room, source: At, found: os.stat_result) -> None:
     """Keep what the RUN left at the target. If it removed what it could not have removed had it been a mount, the source is
     empty then."""
-    remove(source[1], source[0])  # another build's, which made it anew
     if room.has_directory():
-        _rename(room.at, source)
+        _exchange(room.at, source)
     else:
+        remove(source[1], source[0])  # another build's, which made it anew
         _make_empty(source, found)
 
 
 def _bring_back(room: Room, source: At, found: os.stat_result, made: Made) -> None:
     """The same, of a source on another file system. It stays as it was if it cannot be written."""
     directory, name = source
-    new = directory, name + b".new"
-    remove(new[1], directory)  # of a build that was killed
+    new = directory, name + b"." + secrets.token_hex(8).encode()
     try:
         if room.has_directory():
             copy(room.at, new, made=made)
         else:
             _make_empty(new, found)
-        remove(name, directory)
-        _rename(new, source)
+        _exchange(new, source)
     except OSError:
         with suppress(OSError):
             remove(new[1], directory)
         raise
+
+
+def _exchange(new: At, old: At) -> None:
+    """Put a directory in the place of another. Builds that share a cache do this at the same time: the last one stays."""
+    for _ in range(_MOST_EXCHANGES):
+        remove(old[1], old[0])
+        try:
+            _rename(new, old)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+    raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), os.fsdecode(old[1]))
 
 
 def _make_empty(at: At, like: os.stat_result) -> None:

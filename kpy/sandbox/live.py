@@ -23,7 +23,7 @@ from kpy.sandbox.base import Mount, Process
 from kpy.sandbox.deputy import confined
 from kpy.sandbox.emulate import Shelf, mounted
 from kpy.sandbox.handover import NONE, Emulation
-from kpy.sandbox.own import check_lent, extra_hosts, lent
+from kpy.sandbox.own import FILES, check_lent, extra_hosts, lent
 from kpy.sandbox.rlimits import too_high
 from kpy.sandbox.rootpath import Closed, RootPaths, nothing_closed
 from kpy.sandbox.slotmounts import is_slot
@@ -32,6 +32,7 @@ from kpy.util.cancel import Cancel
 
 _LARGEST_PASSWD = 1 << 24
 _KERNEL = ("/proc", "/sys", "/dev")
+_LENT = frozenset(f"/{name}" for name in FILES)
 _HOSTS = "/etc/hosts"
 _MOUNTABLE = "/dev"  # files can be put into it: it is the container's own tmpfs
 
@@ -52,6 +53,8 @@ class LiveSandbox:
         self._emulation = emulation
         self._scripts = scripts
         paths = ["/" + path.strip("/") for path in protected]
+        # What a RUN may not use is in these names of the root: of directories and of files, but for the runtime's own.
+        self._tops = frozenset(path.split("/")[1] for path in paths if path not in _LENT)
         self._ours = tuple(path for path in dict.fromkeys(paths) if path not in _KERNEL and not os.path.isfile(path))
 
     def check(self, process: Process, mounts: Sequence[Mount], /) -> None:
@@ -124,11 +127,11 @@ class LiveSandbox:
 
     def _reach(self) -> Reach | None:
         """Where root is emulated: the names of the root that are the image's or the runtime's. Those that hold what is the
-        builder's, no RUN needs. Root makes names as it likes, and nothing can be kept from it."""
+        builder's, no RUN needs; unless the image has such a directory too, all of which is the RUN's then. Root makes names as it likes, and nothing can be kept from it."""
         ledger = self._emulation.ledger
         if ledger is None:
             return None
-        closed = {path.split("/")[1] for path in self._ours} - {"etc"}
+        closed = self._tops - {name.strip("/") for name in _KERNEL}
         root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             names = sorted(os.listdir("/"))

@@ -13,6 +13,7 @@ from typing import Any
 
 from kpy.errors import InterruptedBuildError, SandboxError
 from kpy.linux.ledger import Ledger
+from kpy.linux.null import null
 from kpy.sandbox import attend, stubs
 from kpy.sandbox.handover import handed, take_back
 from kpy.sandbox.stubs import Stub
@@ -81,12 +82,12 @@ def run(
 def _start(spec: bytes, control: int, *more: int) -> subprocess.Popen[bytes]:
     package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     # In memory and not on disk, argv or environment: it has secrets.
-    with os.fdopen(os.memfd_create("kpy-sandbox", os.MFD_CLOEXEC), "w+b") as memory:
+    with os.fdopen(os.memfd_create("kpy-sandbox", os.MFD_CLOEXEC), "w+b") as memory, null() as nowhere:
         memory.write(spec)
         memory.seek(0)
         return children.lead(  # of a session of its own: Ctrl-C at the terminal is ours to pass on
             [sys.executable, "-I", "-S", "-X", "utf8", "-c", _CODE, package, str(memory.fileno()), str(control)],
-            stdin=subprocess.DEVNULL,
+            stdin=nowhere,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env={"LC_ALL": "C"},  # nothing of the builder's own environment

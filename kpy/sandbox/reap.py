@@ -80,8 +80,6 @@ def _signal_all(tops: "Callable[[], Sequence[int]]", number: int) -> None:
         for family in _families(tops):
             fresh = [pid for pid in family if pid not in told]
             for pid in fresh:
-                if number == signal.SIGSTOP:
-                    _slow(pid)
                 _signal(pid, groups, number)
             told.update(fresh)
             is_new = is_new or bool(fresh)
@@ -102,15 +100,6 @@ def _families(tops: "Callable[[], Sequence[int]]") -> "Iterator[Sequence[int]]":
         yield family
         there.update(family)
         pending += family
-
-
-def _slow(pid: int) -> None:
-    """Give it, and all that it forks from now on, only what we leave of the processors: of a thousand that run, we would
-    have a thousandth (sched(7), SCHED_IDLE)."""
-    try:
-        os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0))
-    except OSError:
-        pass  # it is gone, or another user's: it is stopped all the same, only later
 
 
 def _signal(pid: int, groups: "set[int]", number: int) -> None:

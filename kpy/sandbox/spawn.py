@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from kpy.errors import InterruptedBuildError, SandboxError
+from kpy.linux.null import null
 from kpy.sandbox import attend, supervisor
 from kpy.sandbox.base import Process
 from kpy.sandbox.handover import NONE, Emulation, check_machine, handed, take_back
@@ -92,7 +93,8 @@ sys.exit(1)
 
 def _works(code: str) -> bool:
     argv = [sys.executable, "-I", "-S", "-c", f"import sys; sys.path.insert(0, sys.argv[1])\n{code}", _package()]
-    done = subprocess.run(argv, env=_environment(), stderr=subprocess.DEVNULL, check=False)
+    with null() as nowhere:
+        done = subprocess.run(argv, env=_environment(), stdin=nowhere, stderr=nowhere, check=False)
     return done.returncode == 0
 
 
@@ -112,12 +114,12 @@ def _start(spec: bytes, outcome: int, *more: int) -> subprocess.Popen[bytes]:
         "main(int(sys.argv[2]), int(sys.argv[3]))"
     )
     # In memory, and not in a pipe: to a supervisor that is stopped or dead we need not write.
-    with os.fdopen(os.memfd_create("kpy-spec", os.MFD_CLOEXEC), "w+b") as memory:
+    with os.fdopen(os.memfd_create("kpy-spec", os.MFD_CLOEXEC), "w+b") as memory, null() as nowhere:
         memory.write(spec)
         memory.seek(0)
         return children.lead(  # of a session of its own: Ctrl-C at the terminal is ours to pass on
             [sys.executable, "-I", "-S", "-X", "utf8", "-c", code, _package(), str(memory.fileno()), str(outcome)],
-            stdin=subprocess.DEVNULL,
+            stdin=nowhere,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env=_environment(),

@@ -34,6 +34,8 @@ HOME = "kroot"
 # Of a volume that we have used: it may be emptied again, by a restarted container. Where a volume takes no attributes, or
 # none in a sticky directory of root's, it is not.
 _MARK = "user.kpy.root"
+# What a runtime puts into /etc, whoever mounts that.
+_RUNTIME = frozenset({b"etc/hosts", b"etc/hostname", b"etc/resolv.conf"})
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -78,6 +80,8 @@ class Slots:
 
     def _is_for_us(self, name: bytes, path: bytes, mounts: AbstractSet[bytes]) -> bool:
         """Is the mount at this name a volume for the image's root, with nothing in it that somebody misses?"""
+        if self._has_builders(name):
+            return False  # something of the builder's is in it, which a RUN must not have
         others = {place for place in mounts | self._others if place.startswith(name + b"/")}
         others |= ancestors(others)
         found = {inner for inner in os.listdir(path) if name + b"/" + inner not in others}
@@ -90,6 +94,10 @@ class Slots:
         with contextlib.suppress(OSError):
             os.setxattr(path, _MARK, b"1")
         return True
+
+    def _has_builders(self, name: bytes) -> bool:
+        """Is something of the builder's in it?"""
+        return any(place.startswith(name + b"/") for place in self._others - _RUNTIME)
 
     def mounts(self) -> AbstractSet[bytes]:
         """See Ground. Volumes at slots are part of the root."""
@@ -148,7 +156,8 @@ class Slots:
             place = os.open(path, _DIRECTORY)
             try:
                 status = os.fstat(place)
-                self._ledger.slots[status.st_dev, status.st_ino] = b""
+                if entry is not None or not self._has_builders(name):  # else it is there for the builder alone, and no RUN's
+                    self._ledger.slots[status.st_dev, status.st_ino] = b""
                 if entry is not None or name in above:
                     recorder.note(place, "", entry or _plain_directory(name))
                     self._times[name] = (status.st_mtime_ns, entry.mtime if entry is not None else status.st_mtime_ns)

@@ -91,7 +91,13 @@ def _source(
     if value.source.lookup(path) is None:
         raise ContextError(f'"/{path}": not found in the build context', hint="is it excluded by .dockerignore?")
     if value.root:
-        return os.path.realpath(value.root), path, False  # the user's word
+        # The user's word; but where the root is the RUN's and ours, a RUN may have made it a link since.
+        if os.path.realpath(value.root) != value.root:
+            raise ContextError(
+                f"the build context {value.root} leads to {os.path.realpath(value.root)} now, by a link that a RUN made",
+                hint="mount it below /kpy, or at a name of its own in /",
+            )
+        return value.root, path, False
     return materialise(value, path, services, stack, ledger), "", True
 
 
