@@ -7,7 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sched.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 static const char *who;
@@ -42,6 +45,18 @@ static void attack(const char *pid, const char *place) {
     TRY(open(path, O_RDWR));
     TRY(prlimit(atoi(pid), RLIMIT_NOFILE, &none, NULL));
     TRY(prlimit(atoi(pid), RLIMIT_FSIZE, &none, NULL));
+    struct sched_param normal = {0};
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(0, &one);
+    TRY(sched_setscheduler(atoi(pid), SCHED_IDLE, &normal));
+    TRY(sched_setaffinity(atoi(pid), sizeof one, &one));
+    TRY(setpriority(PRIO_PROCESS, atoi(pid), 19));
+    TRY(setpriority(PRIO_PGRP, atoi(pid), 19));
+    TRY(setpriority(PRIO_USER, 0, 19));
+    TRY(syscall(SYS_ioprio_set, 1, atoi(pid), 7 | 3 << 13));
+    snprintf(path, sizeof path, "%s/secret", place);
+    TRY(setxattr(path, "user.kpy.root", "1", 1, 0));
 }
 
 int main(int argc, char **argv) {

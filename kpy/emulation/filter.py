@@ -18,6 +18,8 @@ _DEVICE = 0o20000  # the bit that S_IFCHR and S_IFBLK have, and regular files, F
 _PR_SET_DUMPABLE, _PR_GET_NO_NEW_PRIVS = 4, 39
 _AF_NETLINK, _NETLINK_AUDIT = 16, 9
 _SO_PEERCRED, _SO_PEERGROUPS = 17, 59
+_PRIO_USER = 2  # linux/resource.h; of ioprio_set (linux/ioprio.h), one more
+_OF_ANOTHER = (Rule(NOTIFY, Argument(0, "any", _LOW)),)
 _ACL_ROOM = 132  # acl_ea_size(16)
 
 
@@ -70,8 +72,12 @@ RULES: dict[str, tuple[Rule, ...]] = {
         ),
     ),
     "setrlimit": _limit(1),
-    # And of other processes: those of the RUN, but not the builder, which has the same uid and would end by it.
-    "prlimit64": (*_limit(2), Rule(NOTIFY, Argument(0, "any", _LOW))),
+    # And of other processes: those of the RUN, but not the builder, which has the same uid and would end by it, or get no
+    # processor to end the RUN.
+    "prlimit64": (*_limit(2), *_OF_ANOTHER),
+    **dict.fromkeys(("sched_setparam", "sched_setscheduler", "sched_setattr", "sched_setaffinity"), _OF_ANOTHER),
+    "setpriority": (Rule(NOTIFY, Argument(0, "is", _PRIO_USER)), Rule(NOTIFY, Argument(1, "any", _LOW))),
+    "ioprio_set": (Rule(NOTIFY, Argument(0, "is", _PRIO_USER + 1)), Rule(NOTIFY, Argument(1, "any", _LOW))),
     # What another root directory calls a file is not what we would: only in a user namespace could there be one. Docker's
     # own filter refuses it too, and programs know what to do then.
     "unshare": (Rule(fail(errno.EPERM), Argument(0, "any", CLONE_NEWUSER)),),

@@ -194,12 +194,35 @@ def _prlimit(call: Call) -> int | None:
     """Limits of another process: of the RUN's only. With a limit of the builder's processor time or descriptors, which has
     the same uid, a RUN would end it."""
     pid, _, new = call.args[:3]
-    if new and not call.world.identities.has(pid & 0x7FFFFFFF):
+    return _for(call, pid & 0x7FFFFFFF) if new else PROCEED
+
+
+def _of_another(call: Call) -> int | None:
+    """How another process is scheduled: of the RUN's only."""
+    return _for(call, call.args[0] & 0x7FFFFFFF)
+
+
+def _priority(call: Call, first: int) -> int | None:
+    """The same, of a process, of a group (of a leader's number), or of a user, which would be the builder, too."""
+    which, who = (call.args[0] & _ALL) - first, call.args[1] & 0x7FFFFFFF
+    if which not in (0, 1):
+        raise refuse(errno.EPERM if which == 2 else errno.EINVAL)
+    return PROCEED if not who else _for(call, who)
+
+
+def _for(call: Call, pid: int) -> int | None:
+    if not call.world.identities.has(pid):
         raise refuse(errno.EPERM)
     return PROCEED
 
 
 HANDLERS: "Mapping[str, Handler]" = {
+    "sched_setparam": _of_another,
+    "sched_setscheduler": _of_another,
+    "sched_setattr": _of_another,
+    "sched_setaffinity": _of_another,
+    "setpriority": lambda call: _priority(call, 0),
+    "ioprio_set": lambda call: _priority(call, 1),
     "prlimit64": _prlimit,
     "getuid": lambda call: call.who.ruid,
     "geteuid": lambda call: call.who.euid,

@@ -58,7 +58,8 @@ X86_64 = Arch(
     getxattr 191 lgetxattr 192 fgetxattr 193 listxattr 194 llistxattr 195 flistxattr 196 removexattr 197
     lremovexattr 198 fremovexattr 199 utimes 235 openat 257 mkdirat 258 mknodat 259 fchownat 260 futimesat 261
     unshare 272 newfstatat 262 unlinkat 263 renameat 264 linkat 265 symlinkat 266 readlinkat 267 fchmodat 268 faccessat 269 utimensat 280
-    prlimit64 302 renameat2 316 seccomp 317 execveat 322 statx 332
+    prlimit64 302 renameat2 316 setpriority 141 sched_setparam 142 sched_setscheduler 144 sched_setaffinity 203
+    ioprio_set 251 sched_setattr 314 seccomp 317 execveat 322 statx 332
     """, _YOUNG,
 )  # fmt: skip
 
@@ -71,7 +72,8 @@ AARCH64 = Arch(
     openat 56 readlinkat 78 newfstatat 79 fstat 80 utimensat 88 unshare 97 capget 90 capset 91 setregid 143 setgid 144 setreuid 145 setuid 146
     setresuid 147 getresuid 148 setresgid 149 getresgid 150 setfsuid 151 setfsgid 152 getgroups 158 setgroups 159
     setrlimit 164 umask 166 prctl 167 getuid 174 geteuid 175 getgid 176 getegid 177 socket 198 bind 200 getsockopt 209
-    clone 220 execve 221 prlimit64 261 renameat2 276 seccomp 277 execveat 281 statx 291
+    clone 220 execve 221 prlimit64 261 renameat2 276 setpriority 140 sched_setparam 118 sched_setscheduler 119 sched_setaffinity 122
+    ioprio_set 30 sched_setattr 274 seccomp 277 execveat 281 statx 291
     """, _YOUNG,
 )  # fmt: skip
 
@@ -88,7 +90,8 @@ I386 = Arch(
     getresgid 211 chown 212 setuid 213 setgid 214 setfsuid 215 setfsgid 216 setxattr 226 lsetxattr 227 fsetxattr 228
     getxattr 229 lgetxattr 230 fgetxattr 231 listxattr 232 llistxattr 233 flistxattr 234 removexattr 235
     lremovexattr 236 fremovexattr 237 utimes 271 openat 295 mkdirat 296 mknodat 297 fchownat 298 futimesat 299
-    unlinkat 301 renameat 302 linkat 303 symlinkat 304 readlinkat 305 fchmodat 306 faccessat 307 unshare 310 utimensat 320 prlimit64 340
+    unlinkat 301 renameat 302 linkat 303 symlinkat 304 readlinkat 305 fchmodat 306 faccessat 307 unshare 310 utimensat 320 prlimit64 340 setpriority 97
+    sched_setparam 154 sched_setscheduler 156 sched_setaffinity 241 ioprio_set 289 sched_setattr 351
     renameat2 353 seccomp 354 execveat 358 socket 359 bind 361 getsockopt 365 statx 383
     """, _YOUNG,
 )  # fmt: skip
