@@ -5,6 +5,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 
 from kpy.app.options import BuildOptions, Environment
 from kpy.cli.build import Build, BuiltImage, builder
@@ -65,13 +66,14 @@ def run(argv: Sequence[str], terminal: Terminal, build: Build | None = None) -> 
     world = environment(request, terminal)
     # A live root becomes that of the image: a link in it must not lead us to other files than those that were meant.
     places = {path: os.path.realpath(os.path.join(terminal.directory, path)) for path in request.options.written_later}
+    special = {path for path, place in places.items() if os.path.exists(place) and not os.path.isfile(place)}
     try:
         built = work(request.mode, terminal, lambda report, cancel: _build(request, make, world, report, cancel))
     finally:
         if request.tar:
             world.stdin.close()
     if built.digest is not None:
-        _write_files(request, built.digest, places)
+        _write_files(request, built.digest, places, special)
         terminal.out(str(built.digest))
     return 0
 
@@ -84,7 +86,7 @@ def _build(request: Request, make: Build, world: Environment, report: Reporter, 
     return make(options, world, report, cancel)
 
 
-def _write_files(request: Request, digest: Digest, places: Mapping[str, str]) -> None:
+def _write_files(request: Request, digest: Digest, places: Mapping[str, str], special: AbstractSet[str]) -> None:
     """Write them in kaniko's form: the digest without a newline, the names one a line."""
     names = [f"{name.registry}/{name.repository}" for name in request.names]
     tagged = [f"{place}:{name.tag}" for place, name in zip(names, request.names, strict=True)]
@@ -94,11 +96,14 @@ def _write_files(request: Request, digest: Digest, places: Mapping[str, str]) ->
         (request.files.tagged_names, "".join(f"{name}@{digest}\n" for name in tagged)),
     ):
         if path:
-            _write(path, places[path], text)
+            _write(path, places[path], text, special=path in special)
 
 
-def _write(path: str, place: str, text: str) -> None:
-    """In place: it may be a device, or a file that is mounted, such as /dev/termination-log."""
+def _write(path: str, place: str, text: str, *, special: bool) -> None:
+    """In place: it may be a device, or a file that is mounted, such as /dev/termination-log. `special`: it was no file before
+    the build."""
+    if os.path.exists(place) and not os.path.isfile(place) and not special:
+        raise ContextError(f"the image is made, but {path} is no file any more", hint="the image has a pipe there: write to a volume of its own")
     if os.path.realpath(place) != place:
         raise ContextError(
             f"the image is made, but {path} leads elsewhere now: to {os.path.realpath(place)}",

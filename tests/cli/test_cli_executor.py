@@ -137,6 +137,15 @@ def test_a_digest_file_that_leads_elsewhere_after_the_build_is_not_written(termi
     assert victim.read_text() == "keep"
 
 
+def test_a_digest_file_that_became_a_pipe_is_not_waited_for(terminal: Terminal, tmp_path: Path) -> None:
+    def build(*_: object) -> Any:
+        os.mkfifo(tmp_path / "digest")
+        return build_that_says(DIGEST, [])(BuildOptions("."), terminal.environment(), None, None)
+
+    with pytest.raises(ContextError, match="digest is no file any more"):
+        executor.run(["-d", "a", "--digest-file=digest"], terminal, build)
+
+
 def test_a_digest_file_that_cannot_be_written_says_so(terminal: Terminal, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ContextError, match="the image is made, but cannot write"):
