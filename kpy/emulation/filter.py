@@ -110,6 +110,13 @@ PLAIN: dict[str, tuple[Rule, ...]] = {
         ),
         _DONE,
     ),
+    # Nor may it end or slow the builder, which has the same uid.
+    "prlimit64": tuple(Rule(fail(errno.EPERM), Argument(0, "any", _LOW), Argument(2, "any", _LOW, high)) for high in (0, 1)),
+    **dict.fromkeys(
+        ("sched_setparam", "sched_setscheduler", "sched_setattr", "sched_setaffinity"), (Rule(fail(errno.EPERM), Argument(0, "any", _LOW)),)
+    ),
+    "setpriority": (Rule(fail(errno.EPERM), Argument(0, "is", _PRIO_USER)), Rule(fail(errno.EPERM), Argument(1, "any", _LOW))),
+    "ioprio_set": (Rule(fail(errno.EPERM), Argument(0, "is", _PRIO_USER + 1)), Rule(fail(errno.EPERM), Argument(1, "any", _LOW))),
     "mknod": (Rule(fail(0), Argument(1, "any", _DEVICE)),),
     "mknodat": (Rule(fail(0), Argument(2, "any", _DEVICE)),),
 }

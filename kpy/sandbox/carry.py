@@ -11,6 +11,7 @@ from kpy.linux.beneath import LIST, At, Beneath, join
 from kpy.linux.birth import identify, recorded
 from kpy.linux.copytree import Made
 from kpy.linux.ledger import Ledger, Record
+from kpy.sandbox.attend import LeftRunningError
 from kpy.sandbox.base import Mount
 from kpy.util.fs import io_errors
 
@@ -28,12 +29,20 @@ def brought(mounts: Sequence[Mount], ledger: Ledger | None) -> Iterator[None]:
         ledger.records.update(mount.ledger.records)
     try:
         yield
-    finally:
-        for mount in mine:
-            if mount.kind == "bind" and not mount.read_only and not mount.discard:
-                assert mount.ledger is not None
-                with io_errors("read", mount.source):
-                    mount.ledger.records = of_tree(ledger, mount.source)
+    except LeftRunningError:
+        raise  # it is not back
+    except BaseException:
+        _take_back(mine, ledger)
+        raise
+    _take_back(mine, ledger)
+
+
+def _take_back(mounts: Sequence[Mount], ledger: Ledger) -> None:
+    for mount in mounts:
+        if mount.kind == "bind" and not mount.read_only and not mount.discard:
+            assert mount.ledger is not None
+            with io_errors("read", mount.source):
+                mount.ledger.records = of_tree(ledger, mount.source)
 
 
 def of_tree(ledger: Ledger, top: str) -> dict[tuple[int, int], Record]:

@@ -21,7 +21,7 @@ import sys
 from kpy.linux import capabilities, libc
 from kpy.linux.namespaces import CLONE_NEWPID
 from kpy.sandbox import mounts, program, reap, rlimits
-from kpy.sandbox.stubs import Stub
+from kpy.sandbox.stubs import Stub, open_target
 
 TYPE_CHECKING = False  # as mypy knows it; importing typing takes longer than all else here
 if TYPE_CHECKING:
@@ -206,9 +206,13 @@ def _enter(spec: "dict[str, Any]", control: Control, emulated: "Emulated | None"
             control.send(b"stub", stub.path, b"%d" % stub.before, b"%d" % stub.after)
     mounts.change_root(stage)
     libc.sethostname(hostname)
-    cwd = spec["cwd"]
-    if not os.path.lexists(cwd):
-        os.makedirs(cwd, 0o755)  # as runc does; it stays in the layer
+    # As runc does; it stays in the layer. Links of the image are followed in the root, and those of /proc are not: where pids
+    # are shared, they would lead to the root of others.
+    top = os.open(b"/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.close(open_target(top, spec["cwd"], directory=True, made=[]))
+    finally:
+        os.close(top)
 
 
 def _reap(pid: int) -> int:
@@ -261,7 +265,11 @@ def _take_limits(spec: "dict[str, Any]") -> None:
     cwd = spec["cwd"]
     # Before the ids, as runc does: a WORKDIR that the user may not enter is still where the command starts.
     try:
-        os.chdir(cwd)
+        top = os.open(b"/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        place = libc.open_in_root(top, cwd, os.O_PATH | os.O_DIRECTORY)
+        os.fchdir(place)
+        os.close(place)
+        os.close(top)
     except OSError as error:
         raise program.CannotStart(f"chdir to {os.fsdecode(cwd)}: {mounts.reason(error)}", program.NOT_FOUND) from error
     try:
