@@ -2,6 +2,7 @@
 
 import os
 import stat
+import tempfile
 from pathlib import Path
 
 from kpy.errors import StoreError
@@ -28,7 +29,7 @@ def claim(directory: Path, *, mounted: bool) -> None:
     if mounted and directory.name == _OWN:
         if not stat.S_ISDIR(found.st_mode):
             raise StoreError(f"the state directory {directory} is not a directory", hint="mount another volume, or remove it")
-        if found.st_uid != os.geteuid():
+        if not _is_ours(directory, found.st_uid):
             raise StoreError(
                 f"the state directory {directory} belongs to uid {found.st_uid}, and not to {os.geteuid()}",
                 hint="mount another volume, or run as that user",
@@ -48,11 +49,22 @@ def _distrust(directory: Path) -> str:
         found = os.stat(directory)
     except OSError:
         return ""  # whoever makes it will see
-    if found.st_uid != os.geteuid():
+    if not _is_ours(directory, found.st_uid):
         return f"it belongs to uid {found.st_uid}"
     if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         return f"others can write to it (mode {stat.S_IMODE(found.st_mode):04o})"
     return ""
+
+
+def _is_ours(directory: Path, uid: int) -> bool:
+    """Is what this uid owns there ours? A server of files may give all that we make to another user (NFS's root_squash)."""
+    if uid == os.geteuid():
+        return True
+    try:
+        with tempfile.NamedTemporaryFile(dir=directory, prefix=".kpy-") as probe:
+            return os.fstat(probe.fileno()).st_uid == uid
+    except OSError:
+        return False
 
 
 def _is_our_store(home: Path) -> bool:
