@@ -97,7 +97,7 @@ def with_ignore(files: DirectoryContext, directory: str, ignore: Ignore | None) 
 
 
 def ignore_in(files: DirectoryContext, path: str = ".dockerignore", *, of: str = "") -> Ignore | None:
-    """The patterns of an ignore file that lies in the context (G01, G08); None if there is no such file."""
+    """The patterns of an ignore file that lies in the context; None if there is no such file."""
     data = incontext.read(files, path, MAX_IGNORE, what=path + of, hint="make it a file, or remove it")
     return None if data is None else Ignore.parse(data, os.path.basename(path))
 

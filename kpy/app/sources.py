@@ -90,7 +90,7 @@ def read_sources(
 
 
 def _ignore(files: DirectoryContext, file: _File) -> Ignore | None:
-    """The patterns of the Dockerfile's own ignore file, which lies where it lies, else of the context's (G01)."""
+    """The patterns of the Dockerfile's own ignore file, which lies where it lies, else of the context's."""
     own = None
     if file.inside:
         own = ignore_in(files, f"{file.inside}.dockerignore")
@@ -214,7 +214,7 @@ class _Opener:
         """
         file = self._options.file
         if not file:
-            is_lower = main.files.lookup("Dockerfile") is None and main.files.lookup("dockerfile") is not None  # G09
+            is_lower = main.files.lookup("Dockerfile") is None and main.files.lookup("dockerfile") is not None
             file = "dockerfile" if is_lower else "Dockerfile"
             return os.path.join(main.directory, file), file
         path = os.path.abspath(os.path.join(self._environment.directory, file))

@@ -261,7 +261,7 @@ class _Listed(io.FileIO):
 
 
 def _capabilities(place: int, name: str) -> Mapping[str, bytes]:
-    """The one attribute that goes into layers (C15), of an executable."""
+    """The one attribute that goes into layers, of an executable: file capabilities."""
     try:
         number = open_regular(place, name)
     except OSError as error:

@@ -192,7 +192,7 @@ def test_only_regular_files_are_read_and_nothing_is_waited_for(
     assert name in error.message
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes devices")
+@pytest.mark.skipif(os.geteuid() != 0 and os.environ.get("CI") != "true", reason="only root makes devices")
 @pytest.mark.parametrize("name", ["Dockerfile", ".dockerignore"])
 def test_a_device_is_no_dockerfile(context: Path, name: str) -> None:
     (context / "Dockerfile").write_text("FROM scratch\n")
@@ -200,6 +200,7 @@ def test_a_device_is_no_dockerfile(context: Path, name: str) -> None:
     try:
         os.mknod(context / name, 0o20666, os.makedev(1, 5))
     except PermissionError:
+        assert os.environ.get("CI") != "true", "a machine that tests must let root make devices"
         pytest.skip("no devices here")
     assert "it is a device" in refused(context).message
 

@@ -130,7 +130,7 @@ def test_the_context_itself_that_becomes_a_link(area: Path, context: DirectoryCo
         assert stream.read() == b"inside"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes devices")
+@pytest.mark.skipif(os.geteuid() != 0 and os.environ.get("CI") != "true", reason="only root makes devices")
 def test_a_file_that_becomes_a_device_is_not_read(area: Path, context: DirectoryContext) -> None:
     entry = context.lookup("f")
     assert entry is not None
@@ -138,6 +138,7 @@ def test_a_file_that_becomes_a_device_is_not_read(area: Path, context: Directory
     try:
         os.mknod(area / "context" / "f", 0o20666, os.makedev(1, 5))
     except PermissionError:
+        assert os.environ.get("CI") != "true", "a machine that tests must let root make devices"
         pytest.skip("no devices here")
     with pytest.raises(ContextError, match="changed during the build"):
         context.open(entry)
