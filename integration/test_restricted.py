@@ -279,10 +279,26 @@ def test_a_mount_with_files_is_not_emptied(live: LiveKpy, busybox_base: str, wor
     (workdir / "data").mkdir()
     (workdir / "data").chmod(0o777)
     (workdir / "data" / "mine").write_text("mine")
+    os.setxattr(workdir / "data", "user.kpy.root", b"1")  # whoever has the uid can say that it is kpy's
 
     live("build", ".", options=[*context, *PLACES["1000:1000"], "--volume", f"{workdir}/data:/data"])
 
     assert (workdir / "data" / "mine").read_text() == "mine"
+
+
+def test_a_build_that_is_started_again_empties_what_it_left(live: LiveKpy, busybox_base: str, workdir: Path) -> None:
+    """In another container of the same pod: the volumes are those of the build before."""
+    context = _context(workdir / "c", f"FROM {busybox_base}\nRUN mkdir /data && touch /data/new\n")
+    for name in ("data", "state"):
+        (workdir / name).mkdir()
+        os.chown(workdir / name, 1000, 1000)
+    volumes = ["--volume", f"{workdir}/data:/data", "--volume", f"{workdir}/state:/kpy/state"]
+
+    first = live("build", "--no-cache", ".", options=[*context, *PLACES["1000:1000"], *volumes])
+    assert (workdir / "data" / "new").exists()
+    again = live("build", "--no-cache", ".", options=[*context, *PLACES["1000:1000"], *volumes])
+
+    assert first.stdout == again.stdout
 
 
 def test_copies_alone_need_no_root_at_all(live: LiveKpy, busybox_base: str, workdir: Path) -> None:

@@ -259,10 +259,12 @@ def _make_live(place: Place, means: Means) -> tuple[Snapshotter, Sandbox]:
     emulation = NONE
     if not place.ids:
         from kpy.snapshot.slots import Slots
+        from kpy.snapshot.volumes import Volumes
 
         ledger = Ledger()
         emulation = _emulation(ledger, place, means)
-        ground = Slots(ledger, protected)  # root without rights is no owner of what the builder image has in / either
+        # Root without rights is no owner of what the builder image has in / either.
+        ground = Slots(ledger, protected, Volumes(means.state / "volumes.json"))
     return (
         DirectorySnapshotter(ground, means.layers, protected=protected),
         LiveSandbox(means.spool, protected, emulation, f"{BUNDLE}/tmp/scripts"),

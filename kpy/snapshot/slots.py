@@ -9,7 +9,6 @@ it (EXECUTION B4). So the names in it are slots, which the builder's image bring
 relative links mean there what they mean in the root, and the root can be unpacked and scanned there as one tree.
 """
 
-import contextlib
 import errno
 import os
 import stat
@@ -27,13 +26,11 @@ from kpy.snapshot.diff import differences, text
 from kpy.snapshot.ground import Ground, extract_options
 from kpy.snapshot.recorder import Recorder
 from kpy.snapshot.scan import MODE, MTIME, Index, altered, scan
+from kpy.snapshot.volumes import Volumes
 from kpy.util.erase import ancestors, empty, remove
 from kpy.util.mountinfo import mount_points
 
 HOME = "kroot"
-# Of a volume that we have used: it may be emptied again, by a restarted container. Where a volume takes no attributes, or
-# none in a sticky directory of root's, it is not.
-_MARK = "user.kpy.root"
 # What a runtime puts into /etc, whoever mounts that.
 _RUNTIME = frozenset({b"etc/hosts", b"etc/hostname", b"etc/resolv.conf"})
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -41,12 +38,13 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 class Slots:
     """Implements `snapshot.ground.Ground` for `/`. `others` are paths relative to it that are not the image's: those
-    of the kernel, of the runtime and of the builder."""
+    of the kernel, of the runtime and of the builder. `volumes`: those that an earlier build in this pod has used."""
 
-    def __init__(self, ledger: Ledger, others: Iterable[str], root: str = "/") -> None:
+    def __init__(self, ledger: Ledger, others: Iterable[str], volumes: Volumes, root: str = "/") -> None:
         self.root = root
         self.home = os.path.join(root, HOME)
         self._ledger = ledger
+        self._volumes = volumes
         self._others = frozenset(os.fsencode(path.strip("/")) for path in others)
         self._links: set[bytes] = set()
         self._slots: dict[bytes, bytes] = {}
@@ -88,11 +86,8 @@ class Slots:
         if name == b"etc" and _link(os.path.join(path, b"mtab")) == b"/proc/mounts":
             found.discard(b"mtab")  # podman and CRI-O put it there, whatever is mounted
         if found:
-            with contextlib.suppress(OSError):
-                return bool(os.getxattr(path, _MARK))
-            return False
-        with contextlib.suppress(OSError):
-            os.setxattr(path, _MARK, b"1")
+            return self._volumes.has(name, path)
+        self._volumes.claim(name, path)
         return True
 
     def _has_builders(self, name: bytes) -> bool:

@@ -11,8 +11,10 @@ from test_snapshot_directory import Layers
 from kpy.errors import SandboxError
 from kpy.layer.entry import Entry, Kind, LayerItem
 from kpy.linux.ledger import Ledger
+from kpy.snapshot import slots
 from kpy.snapshot.directory import DirectorySnapshotter
 from kpy.snapshot.slots import Slots
+from kpy.snapshot.volumes import Volumes
 
 USR_MERGED = [
     LayerItem(Entry("bin", Kind.SYMLINK, link="usr/bin")),
@@ -50,7 +52,7 @@ def ledger() -> Ledger:
 
 @pytest.fixture
 def snapshotter(top: Path, layers: Layers, ledger: Ledger) -> DirectorySnapshotter:
-    return DirectorySnapshotter(Slots(ledger, ["kpy"], str(top)), layers, protected=["kpy"])
+    return DirectorySnapshotter(Slots(ledger, ["kpy"], Volumes(top / "kpy/volumes.json"), str(top)), layers, protected=["kpy"])
 
 
 def _shown(items: Sequence[LayerItem]) -> list[str]:
@@ -107,7 +109,7 @@ def test_a_name_that_is_not_there_is_said_at_once(layers: Layers, snapshotter: D
 
 def test_without_a_place_for_links_it_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SandboxError, match="kroot cannot be opened") as caught:
-        Slots(Ledger(), [], str(tmp_path))
+        Slots(Ledger(), [], Volumes(tmp_path / "volumes.json"), str(tmp_path))
     assert "emptyDir" in caught.value.hint
 
 
@@ -142,3 +144,56 @@ def test_what_a_run_put_in_the_place_of_a_name_is_neither_read_nor_in_the_way(
 
     assert [line.split()[1] for line in changes] == ["etc", "etc/made"]
     assert os.listdir(top / "kpy") == ["login"]
+
+
+def _mounted_at_app(top: Path, monkeypatch: pytest.MonkeyPatch) -> Slots:
+    monkeypatch.setattr(slots, "mount_points", lambda _: [b"app"])
+    return Slots(Ledger(), ["kpy"], Volumes(top / "kpy/volumes.json"), str(top))
+
+
+def test_a_volume_that_an_earlier_build_used_is_emptied(top: Path, layers: Layers, monkeypatch: pytest.MonkeyPatch) -> None:
+    _mounted_at_app(top, monkeypatch)
+    (top / "app/left").write_text("by a RUN")
+
+    snapshotter = DirectorySnapshotter(_mounted_at_app(top, monkeypatch), layers, protected=["kpy"])
+
+    with snapshotter.prepare((layers.add(USR_MERGED),), 1):
+        assert os.listdir(top / "app") == []
+
+
+def test_a_volume_is_not_ours_because_an_attribute_says_so(
+    top: Path, layers: Layers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who has our uid can set it: a RUN can."""
+    (top / "app/mine").write_text("mine")
+    os.setxattr(top / "app", "user.kpy.root", b"1")
+
+    snapshotter = DirectorySnapshotter(_mounted_at_app(top, monkeypatch), layers, protected=["kpy"])
+
+    with snapshotter.prepare((layers.add(USR_MERGED),), 1):
+        assert os.listdir(top / "app") == ["mine"]
+
+
+def test_another_volume_at_the_same_name_is_not_ours(top: Path, layers: Layers, monkeypatch: pytest.MonkeyPatch) -> None:
+    _mounted_at_app(top, monkeypatch)
+    (top / "app").rename(top / "kpy/before")
+    (top / "app").mkdir()
+    (top / "app/mine").write_text("mine")
+
+    snapshotter = DirectorySnapshotter(_mounted_at_app(top, monkeypatch), layers, protected=["kpy"])
+
+    with snapshotter.prepare((layers.add(USR_MERGED),), 1):
+        assert os.listdir(top / "app") == ["mine"]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"app": 5}'])
+def test_half_a_list_of_volumes_is_none(
+    top: Path, layers: Layers, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    (top / "kpy/volumes.json").write_text(text)
+    (top / "app/mine").write_text("mine")
+
+    snapshotter = DirectorySnapshotter(_mounted_at_app(top, monkeypatch), layers, protected=["kpy"])
+
+    with snapshotter.prepare((layers.add(USR_MERGED),), 1):
+        assert os.listdir(top / "app") == ["mine"]
