@@ -2,7 +2,7 @@
 Data only: arch/x86/entry/syscalls/*.tbl, include/uapi/asm-generic/unistd.h and asm/stat.h of Linux.
 """
 
-import platform
+import os
 
 AUDIT_ARCH_X86_64 = 0xC000003E
 AUDIT_ARCH_I386 = 0x40000003
@@ -55,7 +55,7 @@ X86_64 = Arch(
     getuid 102 getgid 104 setuid 105 setgid 106 geteuid 107 getegid 108 setreuid 113 setregid 114 getgroups 115
     setgroups 116 setresuid 117 getresuid 118 setresgid 119 getresgid 120 setfsuid 122 setfsgid 123 capget 125
     capset 126 utime 132 mknod 133 prctl 157 setrlimit 160 chroot 161 setxattr 188 lsetxattr 189 fsetxattr 190
-    getxattr 191 lgetxattr 192 fgetxattr 193 listxattr 194 llistxattr 195 flistxattr 196 removexattr 197
+    getxattr 191 lgetxattr 192 fgetxattr 193 keyctl 250 listxattr 194 llistxattr 195 flistxattr 196 removexattr 197
     lremovexattr 198 fremovexattr 199 utimes 235 openat 257 mkdirat 258 mknodat 259 fchownat 260 futimesat 261
     unshare 272 newfstatat 262 unlinkat 263 renameat 264 linkat 265 symlinkat 266 readlinkat 267 fchmodat 268 faccessat 269 utimensat 280
     prlimit64 302 renameat2 316 setpriority 141 sched_setparam 142 sched_setscheduler 144 sched_setaffinity 203
@@ -71,7 +71,7 @@ AARCH64 = Arch(
     renameat 38 truncate 45 faccessat 48 chdir 49 fchdir 50 chroot 51 fchmod 52 fchmodat 53 fchownat 54 fchown 55
     openat 56 readlinkat 78 newfstatat 79 fstat 80 utimensat 88 unshare 97 capget 90 capset 91 setregid 143 setgid 144 setreuid 145 setuid 146
     setresuid 147 getresuid 148 setresgid 149 getresgid 150 setfsuid 151 setfsgid 152 getgroups 158 setgroups 159
-    setrlimit 164 umask 166 prctl 167 getuid 174 geteuid 175 getgid 176 getegid 177 socket 198 bind 200 getsockopt 209
+    setrlimit 164 umask 166 prctl 167 keyctl 219 getuid 174 geteuid 175 getgid 176 getegid 177 socket 198 bind 200 getsockopt 209
     clone 220 execve 221 prlimit64 261 renameat2 276 setpriority 140 sched_setparam 118 sched_setscheduler 119 sched_setaffinity 122
     ioprio_set 30 sched_setattr 274 seccomp 277 execveat 281 statx 291
     """, _YOUNG,
@@ -107,7 +107,7 @@ _COMPATIBLE = {"x86_64": (I386,), "aarch64": ()}
 
 def native() -> Arch | None:
     """This machine's interface; None where we know none."""
-    return _NATIVE.get(platform.machine())
+    return _NATIVE.get(os.uname().machine)
 
 
 def compatible(arch: Arch) -> tuple[Arch, ...]:

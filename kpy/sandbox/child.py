@@ -18,7 +18,7 @@ import signal
 import struct
 import sys
 
-from kpy.linux import capabilities, libc
+from kpy.linux import capabilities, keyring, libc, syscalls
 from kpy.linux.namespaces import CLONE_NEWPID
 from kpy.sandbox import mounts, program, reap, rlimits
 from kpy.sandbox.stubs import Stub, open_target
@@ -62,6 +62,7 @@ def main(spec_fd: int, control_fd: int) -> None:
     libc.prctl(libc.PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != spec["parent"]:
         os._exit(1)  # it died before we could ask to die with it
+    _leave_keys(control)
     try:
         libc.unshare(spec["unshare"])
         mounts.isolate()
@@ -74,6 +75,17 @@ def main(spec_fd: int, control_fd: int) -> None:
         _run(spec, control)
     sys.stdout.flush()
     os._exit(0)
+
+
+def _leave_keys(control: Control) -> None:
+    """The keys of who builds are not the RUN's."""
+    arch = syscalls.native()
+    try:
+        if arch is not None:
+            keyring.leave(arch)
+    except OSError as error:
+        control.error(f"cannot give the RUN a session keyring of its own: {mounts.reason(error)}", error.errno or 0)
+        os._exit(1)
 
 
 def _outer(spec: "dict[str, Any]", control: Control) -> None:
@@ -255,7 +267,7 @@ def _keeping_apart() -> "Callable[[], str] | None":
     """Where pids are shared, root of this namespace could stop or kill the builder, which is in it too. What keeps this
     process and the RUN from that, made before the root is changed, with all that it imports; it gives what
     landlock.keep_apart does. While a process is root here it needs no no_new_privs for Landlock, so su still works."""
-    from kpy.linux import landlock, syscalls
+    from kpy.linux import landlock
 
     arch = syscalls.native()
     return None if arch is None else lambda: landlock.keep_apart(arch)

@@ -21,7 +21,7 @@ import struct
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from kpy.linux import landlock, libc, seccomp, socketfilter, syscalls
+from kpy.linux import keyring, landlock, libc, seccomp, socketfilter, syscalls
 from kpy.linux.namespaces import CLONE_NEWNET
 from kpy.sandbox import reap
 from kpy.sandbox.emulated import Emulated
@@ -53,6 +53,7 @@ def main(spec_fd: int, outcome_fd: int) -> None:
         return  # it died before we could ask to be told
     alone = False
     try:
+        _leave_keys()
         if spec["reach"] is not None:
             alone = _confine(*spec["reach"])
     except _Refused as error:
@@ -116,6 +117,16 @@ def _confine(whole: Sequence[str], programs: Sequence[str]) -> bool:
         return landlock.only(arch, whole, programs) == "signals"
     except OSError as error:
         raise _Refused("cannot keep the builder's files from the RUN", error.errno or 0) from error
+
+
+def _leave_keys() -> None:
+    """The keys of who builds are not the RUN's."""
+    arch = syscalls.native()
+    try:
+        if arch is not None:
+            keyring.leave(arch)
+    except OSError as error:
+        raise _Refused("cannot give the RUN a session keyring of its own", error.errno or 0) from error
 
 
 def _refusal(refused: _Refused) -> bytes:
