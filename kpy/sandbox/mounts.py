@@ -23,7 +23,7 @@ from kpy.linux.mount import (
     make_private,
     make_read_only,
 )
-from kpy.sandbox.stubs import Stub, open_target
+from kpy.sandbox.stubs import Stub, open_target, real_path
 
 TYPE_CHECKING = False  # as mypy knows it; importing typing takes longer than all else here
 if TYPE_CHECKING:
@@ -116,8 +116,35 @@ def populate(stage: Stage, spec: "dict[str, Any]") -> None:
             _mount(stage, wanted, spec["scratch"])
         except OSError as error:
             target = os.fsdecode(wanted["target"])
-            raise Refused(f"cannot mount {wanted['kind']} at {target}: {reason(error)}", error.errno or 0) from error
+            why = _kernels(stage, error.filename)
+            raise Refused(f"cannot mount {wanted['kind']} at {target}: {why or reason(error)}", 0 if why else error.errno or 0) from error
     os.close(null)
+
+
+def _check_spot(stage: Stage, target: bytes) -> None:
+    """Raise OSError if a link of the image leads to /proc, where a RUN finds the kernel's files and no others."""
+    try:
+        spot = libc.open_in_root(stage.root, target, os.O_PATH)
+    except OSError:
+        return  # why it cannot be made is said then
+    path = real_path(spot)
+    os.close(spot)
+    if _in_root(stage, path, b"/proc"):
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM), path)
+
+
+def _kernels(stage: Stage, path: object) -> str:
+    """Why nothing can be mounted at this place, if it is the kernel's."""
+    if not isinstance(path, bytes):
+        return ""
+    if _in_root(stage, path, b"/proc"):
+        return "nothing can be mounted in /proc"
+    return "there is nothing of that name in /sys, and nothing can be made there" if _in_root(stage, path, b"/sys") else ""
+
+
+def _in_root(stage: Stage, path: bytes, top: bytes) -> bool:
+    """Is it at or below `top` of the root?"""
+    return (path + b"/").startswith(stage.root_path + top + b"/")
 
 
 def change_root(stage: Stage) -> None:
@@ -147,6 +174,7 @@ def isolate() -> None:
 
 def _mount(stage: Stage, wanted: "dict[str, Any]", scratch: bytes) -> None:
     kind = wanted["kind"]
+    _check_spot(stage, wanted["target"])
     if kind == "file":
         path = stage.file(wanted["data"], wanted["mode"], wanted["uid"], wanted["gid"])
         _on(stage, wanted, path, directory=False)

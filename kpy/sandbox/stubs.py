@@ -63,13 +63,23 @@ def open_target(root: int, target: bytes, *, directory: bool, made: list[Stub]) 
 
 def _make(root: int, parent: int, path: list[bytes], *, directory: bool, made: list[Stub]) -> int:
     before = os.fstat(parent)
-    if directory:
-        os.mkdir(path[-1], 0o755, dir_fd=parent)
-    else:
-        os.close(os.open(path[-1], os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644, dir_fd=parent))
+    try:
+        if directory:
+            os.mkdir(path[-1], 0o755, dir_fd=parent)
+        else:
+            os.close(os.open(path[-1], os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644, dir_fd=parent))
+    except OSError as error:
+        # Where it would have been, which links in the path do not say.
+        error.filename = real_path(parent) + b"/" + path[-1]
+        raise
     if before.st_dev == os.fstat(root).st_dev:
         made.append(Stub(_join(path), before.st_mtime_ns, os.fstat(parent).st_mtime_ns))
     return libc.open_in_root(root, _join(path), _PATH)
+
+
+def real_path(descriptor: int) -> bytes:
+    """Where it is, as this process sees it."""
+    return os.readlink(b"/proc/self/fd/%d" % descriptor)
 
 
 def _link(name: bytes, directory: int) -> bytes | None:
