@@ -196,7 +196,10 @@ class KnownImages:
         if known is None:
             raise ImageNotFoundError(f"{name}: not found")
         image = known.get(platform) or next(iter(known.values()))
-        return BaseImage(name, image, image.manifest.descriptor.digest, other_platform=platform not in known)
+        digest = image.manifest.descriptor.digest
+        if len(known) > 1:  # what such a name resolves to is an index: one digest for all platforms
+            digest = Digest.of(b"".join(item.manifest.raw for item in known.values()))
+        return BaseImage(name, image, digest, other_platform=platform not in known)
 
 
 def file_item(path: str, content: bytes = b"", *, mode: int = 0o644, mtime: int = T0, **more: Any) -> LayerItem:

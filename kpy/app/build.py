@@ -108,7 +108,6 @@ def _services(
         epoch=epoch,
         no_cache=options.no_cache,
         no_cache_stages=frozenset(name.lower() for name in options.no_cache_filter),
-        hostname=dict(options.build_args).get("BUILDKIT_SANDBOX_HOSTNAME", ""),
     )
 
 

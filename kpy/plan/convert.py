@@ -275,7 +275,7 @@ class _Planner:
         if not config.diff_ids and all(item.empty_layer for item in config.history):
             return self.graph.add(ScratchOp(), name=f"FROM {value}", stage=stage, span=span), config  # F02
         name_shown = f"FROM {base.name}@{base.digest}"
-        return self.graph.add(ImageOp(base.name, str(base.digest), base), name=name_shown, stage=stage, span=span), config
+        return self.graph.add(ImageOp.of(base), name=name_shown, stage=stage, span=span), config
 
     def _resolve(self, name: str, platform: Platform, span: Span) -> BaseImage:
         try:

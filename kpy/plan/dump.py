@@ -56,8 +56,8 @@ def _step(step: Step, labels: Mapping[str, str]) -> Iterator[str]:
     op = step.op
     after = f" ← {labels[step.inputs[0]]}" if step.inputs else ""
     match op:
-        case ImageOp(name, key, base):
-            yield f"SOURCE docker-image://{name}@{key}   {base.image.config.platform}"
+        case ImageOp(name=name, base=base):
+            yield f"SOURCE docker-image://{name}@{base.digest}   {base.image.config.platform}"
         case ScratchOp():
             yield "SOURCE scratch"
         case ContextOp(name):
@@ -107,6 +107,8 @@ def _run(step: Step, op: RunOp, labels: Mapping[str, str]) -> Iterator[str]:
         yield rest.strip()
     for name, address in op.hosts:
         yield f"host {name} {address}"
+    if op.hostname:
+        yield f"hostname {op.hostname}"
     if op.proxies:
         yield f"proxies {' '.join(op.proxies)}"
     if op.script is not None:

@@ -1,13 +1,13 @@
 """The steps of a plan as they are found: each once, by the digest of what it does."""
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 from kpy.dockerfile.span import Span
 from kpy.oci.digest import Digest
-from kpy.plan.model import ImageOp, Op, Step
+from kpy.plan.model import Op, Step
 from kpy.util import canonical
+from kpy.util.keyed import data_of
 
 
 class Graph:
@@ -38,10 +38,8 @@ class Graph:
 
 
 def op_to_json(op: Op) -> dict[str, Any]:
-    """The operation as data, for ids and cache keys."""
-    if isinstance(op, ImageOp):
-        return {"type": "ImageOp", "key": op.key}
-    return {"type": type(op).__name__, **dataclasses.asdict(op)}
+    """The operation as data, for ids: all of its fields but those that say why not."""
+    return {"type": type(op).__name__, **data_of(op)}
 
 
 def step_id(op: Op, inputs: Sequence[str]) -> str:

@@ -15,6 +15,7 @@ from kpy.oci.config import History, ImageConfig, RuntimeConfig
 from kpy.oci.digest import Digest
 from kpy.oci.image import Image
 from kpy.oci.platform import Platform
+from kpy.util.keyed import beside
 
 LINUX_AMD64 = Platform("linux", "amd64")
 
@@ -31,11 +32,18 @@ class BaseImage:
 
 @dataclass(frozen=True, slots=True)
 class ImageOp:
-    """An image of a registry or of the store. `key` is its manifest digest."""
+    """An image of a registry or of the store, for one platform. `content` are the digests of its configuration and layers: that
+    of the name may be an index's, which is one for all platforms."""
 
-    name: str
-    key: str
-    base: BaseImage = field(compare=False, repr=False)
+    content: tuple[str, ...]
+    name: str = beside("how the user wrote it; `content` is what it means")
+    base: BaseImage = beside("it is what `content` tells", compare=False, repr=False)
+
+    @staticmethod
+    def of(base: BaseImage) -> "ImageOp":
+        """The operation that gives this image's files."""
+        found = base.image.manifest
+        return ImageOp(tuple(str(item.digest) for item in (found.config, *found.layers)), base.name, base)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +83,7 @@ class MountOp:
     kind: str
     target: str
     source: str = ""
-    input: int = -1
+    input: int = beside("the key has what is mounted, by content", in_steps=True, default=-1)
     read_only: bool = True
     id: str = ""
     sharing: str = "shared"
@@ -89,7 +97,7 @@ class MountOp:
 
 @dataclass(frozen=True, slots=True)
 class RunOp:
-    """A command. `proxies` are the proxy variables that do not take part in the cache key (A08).
+    """A command. `hostname` "": buildkitsandbox.
 
     `script` is a heredoc with `#!`, as (name, content), seen below /dev/pipes (H07).
     """
@@ -106,8 +114,9 @@ class RunOp:
     hosts: tuple[tuple[str, str], ...] = ()
     shm_size: int = 0
     platform: str = ""
-    proxies: tuple[str, ...] = ()
+    proxies: tuple[str, ...] = beside("how the network is reached is no part of what is made (A08)", in_steps=True, default=())
     ulimits: tuple[tuple[str, int, int], ...] = ()
+    hostname: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +233,5 @@ class PlanOptions:
     network: str = ""
     shm_size: int = 0
     ulimits: tuple[tuple[str, int, int], ...] = ()
-    hostname: str = ""
     ignore: Ignore = field(default_factory=Ignore)
     every_stage: bool = False

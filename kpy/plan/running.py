@@ -39,6 +39,7 @@ def plan_run(dispatcher: "Dispatcher", item: ins.Run) -> None:
         platform=str(state.platform),
         proxies=_proxies(dict(planner.options.build_args)),
         ulimits=planner.options.ulimits,
+        hostname=dict(planner.options.build_args).get("BUILDKIT_SANDBOX_HOSTNAME") or "",
     )
     text = item.original.strip().splitlines()[0] if item.original.strip() else "RUN"
     state.step = planner.graph.add(

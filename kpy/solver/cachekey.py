@@ -1,12 +1,12 @@
 """Cache keys of steps (R20, C31). Pure. RUN by definition and by what it runs on; COPY by what it copies."""
 
-import dataclasses
 from collections.abc import Sequence
 
 from kpy.oci.digest import Digest
 from kpy.oci.image import Chain, chain_id
 from kpy.plan.model import RunOp
 from kpy.util import canonical
+from kpy.util.keyed import data_of
 
 CACHE_VERSION = 1  # raise it when a change alters layers
 
@@ -14,13 +14,9 @@ CACHE_VERSION = 1  # raise it when a change alters layers
 def run_key(op: RunOp, chain: Chain, mounts: Sequence[str], compression: str) -> Digest:
     """The key of a RUN: the operation, the content it runs on, the content that is mounted.
 
-    Not in it: values of secrets, contents of cache mounts, proxy variables (A08, R15, R17).
+    Not in it: values of secrets, contents of cache mounts, and the fields that say so (kpy.util.keyed).
     """
-    data = dataclasses.asdict(op)
-    del data["proxies"]
-    data["mounts"] = [
-        {key: value for key, value in dataclasses.asdict(mount).items() if key != "input"} for mount in op.mounts
-    ]
+    data = data_of(op, cache=True)
     parent = chain_id(chain)
     return Digest.of(
         canonical.dumps_sorted(["run", CACHE_VERSION, compression, data, str(parent) if parent else "", list(mounts)])

@@ -42,4 +42,4 @@ def _check(op: RunOp, services: Services) -> None:
     if op.network == "host" and NETWORK_HOST not in services.allow:
         raise UsageError("RUN --network=host is not allowed", hint=f"allow it with --allow {NETWORK_HOST}")
     _, sandbox = services.strategy()
-    sandbox.check(make_process(op, (), services), planned_mounts(op))
+    sandbox.check(make_process(op, ()), planned_mounts(op))

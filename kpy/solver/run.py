@@ -43,7 +43,7 @@ def execute_run(step: Step, op: RunOp, inputs: Sequence[Value], services: Servic
         active = stack.enter_context(snapshotter.prepare(parent.chain, parent.base))
         tree = services.layers.tree(parent.chain)  # after: unpacking makes it on the way
         identity = lookup_user(op.user, tree.content("etc/passwd"), tree.content("etc/group"))
-        process = make_process(op, variables, services).with_identity(identity)
+        process = make_process(op, variables).with_identity(identity)
         status = sandbox.run(process, active.root, mounts, log, services.cancel)
         if status:
             raise failure(step, op, status, tail.text())
@@ -63,7 +63,7 @@ def with_mount_points(items: Iterable[LayerItem], tree: Tree, services: Services
     return heapq.merge(items, made, key=lambda item: sort_key(item.entry)) if made else iter(items)
 
 
-def make_process(op: RunOp, variables: Sequence[str], services: Services) -> Process:
+def make_process(op: RunOp, variables: Sequence[str]) -> Process:
     """The process of a RUN, as root; `variables` are those of secrets."""
     network = op.network if op.network in ("none", "host") else "default"
     return Process(
@@ -71,7 +71,7 @@ def make_process(op: RunOp, variables: Sequence[str], services: Services) -> Pro
         env=(*op.env, *op.proxies, *variables),
         cwd=op.cwd,
         network=network,  # type: ignore[arg-type]
-        hostname=services.hostname or "buildkitsandbox",
+        hostname=op.hostname or "buildkitsandbox",
         hosts=op.hosts,
         shm_size=op.shm_size,
         ulimits=op.ulimits,

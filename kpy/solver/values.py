@@ -88,5 +88,4 @@ class Services:
     epoch: int | None = None
     no_cache: bool = False
     no_cache_stages: frozenset[str] = frozenset()
-    hostname: str = ""
     jobs: int = 4

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,10 @@ import pytest
 from kpy.errors import ContentError, ContextError, InterruptedBuildError, SandboxError, StepFailedError
 from kpy.events import StepFinished, StepLog
 from kpy.layer.entry import Entry, Kind
+from kpy.layer.tree import Tree
+from kpy.oci.config import RuntimeConfig
 from kpy.oci.platform import Platform
+from kpy.plan.model import LINUX_AMD64
 from tests.fakes import T0, FakeMachine, FakeRun, MemoryFiles, RecordingReporter, dir_item, file_item
 from tests.solver.building import Builder, base_images
 
@@ -369,6 +373,36 @@ def test_f13_platforms(builder: Builder) -> None:
     assert builder.machine.texts == ["make"]
     assert [image.config.platform for image in built.images] == [amd64, arm64]
     assert built.digests[0] != built.digests[1]
+
+
+ARM64, ARMV7 = Platform("linux", "arm64"), Platform("linux", "arm", "v7")
+
+
+def _multi(builder: Builder) -> None:
+    """An image whose /arch says which of its platforms it is."""
+    for platform in (LINUX_AMD64, ARM64, ARMV7):
+        builder.images.add("multi", RuntimeConfig(), [file_item("arch", str(platform).encode())], platform=platform)
+
+
+def _sum(tree: Tree, path: str) -> str:
+    entry = tree.lookup(path)
+    assert entry is not None
+    return entry.sha256
+
+
+def test_each_platform_has_its_own_base(builder: Builder) -> None:
+    _multi(builder)
+    built = builder.build("FROM multi\nCOPY a /", plan_options={"platforms": (LINUX_AMD64, ARM64, ARMV7)})
+    found = [_sum(builder.services().layers.tree(image.chain), "arch") for image in built.images]
+    assert found == [sha256(text).hexdigest() for text in (b"linux/amd64", b"linux/arm64", b"linux/arm/v7")]
+    assert [image.config.platform for image in built.images] == [LINUX_AMD64, ARM64, ARMV7]
+
+
+def test_a_stage_of_another_platform_is_another_base(builder: Builder) -> None:
+    _multi(builder)
+    built = builder.build("FROM --platform=linux/arm64 multi AS a\nFROM multi\nCOPY --from=a /arch /other\nRUN --mount=from=a,target=/m x")
+    tree = builder.services().layers.tree(built.image.chain)
+    assert (_sum(tree, "arch"), _sum(tree, "other")) == (sha256(b"linux/amd64").hexdigest(), sha256(b"linux/arm64").hexdigest())
 
 
 # --- times ----------------------------------------------------------------------
