@@ -47,10 +47,14 @@ class StepFinished:
 
 @dataclass(frozen=True, slots=True)
 class Warned:
-    """Something the user should know; `hint` says what to do. Shown once each."""
+    """Something the user should know; `hint` says what to do. Shown once each. The lines of `file` that it is about, if it is
+    about some, are in the message, too."""
 
     message: str
     hint: str = ""
+    file: str = ""
+    first_line: int = 0
+    last_line: int = 0
 
 
 Event: TypeAlias = StepStarted | StepProgress | StepLog | StepFinished | Warned

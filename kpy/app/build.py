@@ -178,6 +178,7 @@ def _finish(options: BuildOptions, exports: Exports, artifact: Artifact, results
         metadata["containerimage.config.digest"] = str(config)
     metadata["containerimage.descriptor"] = descriptor.to_json()
     metadata["containerimage.digest"] = str(descriptor.digest)
+    metadata["kpy.platforms"] = [str(image.config.platform) for image in artifact.images]
     if names:
         metadata["image.name"] = ",".join(names)
     _write(exports, options.iidfile, str(config or descriptor.digest))

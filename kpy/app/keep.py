@@ -10,7 +10,7 @@ def needed_paths(options: BuildOptions, environment: Environment) -> tuple[str, 
     """The absolute paths, without symlinks, of everything that the options and the environment name: contexts,
     Dockerfile, sources of secrets, keys, logins, certificates, the state, and where results will be written."""
     variables = environment.variables
-    named = [options.context, options.file, options.sign_key, options.iidfile, options.metadata_file, *options.written_later]
+    named = [options.context, options.file, options.sign_key, options.iidfile, options.metadata_file, options.progress_file, *options.written_later]
     named += [value for _, value in options.build_contexts if "://" not in value]
     named += [secret.src for secret in options.secrets]
     named += [path for agent in options.ssh for path in agent.paths]

@@ -120,6 +120,7 @@ class BuildOptions:
     pull: bool = False
     iidfile: str = ""
     metadata_file: str = ""
+    progress_file: str = ""
     insecure_registries: tuple[str, ...] = ()
     sign_key: str = ""
     isolation: Isolation = "auto"

@@ -82,11 +82,13 @@ def _warn(found: tuple[Finding, ...], report: Reporter) -> None:
     count = f"{len(found)} warnings" if len(found) > 1 else "1 warning"
     for number, item in enumerate(found, 1):
         is_last = number == len(found)
-        report(Warned(item.text, f"{count} found; `{item.rule.help}` tells why, and what to do" if is_last else ""))
+        hint = f"{count} found; `{item.rule.help}` tells why, and what to do" if is_last else ""
+        report(Warned(item.text, hint, item.span.source.name, item.span.first, item.span.last))
 
 
 def warn_of_notices(notices: Iterable[Notice], report: Reporter) -> None:
     """What the planner has to say besides."""
     for notice in notices:
         where = f"{notice.span.source.name}:{notice.span.first}: " if notice.span else ""
-        report(Warned(where + notice.message, notice.hint))
+        place = (notice.span.source.name, notice.span.first, notice.span.last) if notice.span else ("", 0, 0)
+        report(Warned(where + notice.message, notice.hint, *place))

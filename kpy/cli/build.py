@@ -6,6 +6,7 @@ from typing import Protocol, TypeAlias
 from kpy.app.options import BuildOptions, Environment
 from kpy.cli.flags import usage
 from kpy.cli.options import BUILD_FLAGS, read
+from kpy.cli.record import recorded
 from kpy.cli.terminal import Terminal
 from kpy.cli.working import work
 from kpy.events import Reporter
@@ -47,7 +48,8 @@ def run(argv: Sequence[str], terminal: Terminal, build: Build | None = None) -> 
 
         return answer(options, mode, terminal)
     make = build or builder()
-    built = work(mode, terminal, lambda report, cancel: make(options, terminal.environment(), report, cancel))
+    with recorded(options.progress_file, terminal.directory) as record:
+        built = work(mode, terminal, lambda report, cancel: make(options, terminal.environment(), report, cancel), record)
     if built.digest is not None:
         to_stdout = any(output.dest == "-" for output in options.outputs)
         (terminal.err if to_stdout else terminal.out)(str(built.digest))

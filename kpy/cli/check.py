@@ -8,12 +8,14 @@ from typing import Any, Protocol
 from kpy.app.options import BuildOptions, Environment
 from kpy.cli.failure import harmless
 from kpy.cli.options import ProgressMode
+from kpy.cli.record import recorded
+from kpy.cli.runners import unheard_json
 from kpy.cli.terminal import Terminal
 from kpy.cli.working import work
 from kpy.dockerfile.lint.rules import Finding
 from kpy.dockerfile.span import Source, Span
 from kpy.errors import KpyError
-from kpy.events import Reporter
+from kpy.events import Reporter, Warned
 from kpy.plan.outline import Argument, Needed, Outline, TargetStage
 from kpy.util.cancel import Cancel
 
@@ -72,10 +74,14 @@ def answer(options: BuildOptions, mode: ProgressMode, terminal: Terminal, answer
             found, source = work(mode, terminal, lambda report, cancel: asked.outline(options, environment, report, cancel))
             _print(terminal, outline_json(found, source) if options.call.json else outline_text(found))
         case _:
-            checked = work(mode, terminal, lambda report, cancel: asked.check(options, environment, report, cancel))
-            _print(terminal, check_json(checked) if options.call.json else check_text(checked))
-            if checked.error is not None:
-                raise checked.error
+            with recorded(options.progress_file, terminal.directory) as record:
+                checked = work(mode, terminal, lambda report, cancel: asked.check(options, environment, report, cancel), record)
+                if record:
+                    for item in checked.findings:
+                        record(Warned(item.text, "", item.span.source.name, item.span.first, item.span.last))
+                _print(terminal, check_json(checked) if options.call.json else check_text(checked))
+                if checked.error is not None:
+                    raise checked.error
             return FOUND if checked.findings and not options.call.ignore_status else 0
     return 0
 
@@ -154,7 +160,7 @@ def check_json(checked: Checked) -> str:
             if checked.source is None:
                 document["sources"] = [{"filename": error.file, "data": "", "language": "Dockerfile"}]
             document["buildError"]["location"] = _lines(error.first_line, error.last_line)
-    return json.dumps(document, indent=2)
+    return unheard_json(json.dumps(document, indent=2))
 
 
 def _warning(item: Finding) -> dict[str, Any]:
@@ -177,7 +183,7 @@ def outline_json(found: Outline, source: Source) -> str:
         "ssh": [_needed(item) for item in found.ssh],
         "sources": [_data(source)],
     }
-    return json.dumps(_filled(document), indent=2)
+    return unheard_json(json.dumps(_filled(document), indent=2))
 
 
 def targets_json(stages: Sequence[TargetStage], source: Source) -> str:
@@ -195,7 +201,7 @@ def targets_json(stages: Sequence[TargetStage], source: Source) -> str:
         )
         for item in stages
     ]
-    return json.dumps({"targets": rows, "sources": [_data(source)]}, indent=2)
+    return unheard_json(json.dumps({"targets": rows, "sources": [_data(source)]}, indent=2))
 
 
 def _argument(item: Argument) -> dict[str, Any]:

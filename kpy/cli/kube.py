@@ -44,6 +44,7 @@ _ELSEWHERE = {
     "ssh": "give the build a token: --secret-from GIT_AUTH_TOKEN=SECRET/KEY",
     "sign-key": "--sign-key-from takes it from a Secret",
     "iidfile": "the digest is in the log of the pod",
+    "progress-file": "the progress is in the log of the pod",
     "metadata-file": "the digest is in the log of the pod",
     "output": "--push is what a Job is for",
     "load": "--push is what a Job is for: there is no engine in the pod",

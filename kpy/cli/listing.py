@@ -8,6 +8,7 @@ from kpy.app.options import BuildOptions, Environment
 from kpy.cli.failure import harmless
 from kpy.cli.options import ProgressMode
 from kpy.cli.progress import human
+from kpy.cli.runners import unheard_json
 from kpy.cli.terminal import Terminal
 from kpy.cli.working import work
 from kpy.dockerfile.dockerignore import Rule
@@ -61,7 +62,7 @@ def answer(options: BuildOptions, mode: ProgressMode, terminal: Terminal, contex
     main = redact(options.context) if "://" in options.context else options.context
     if options.call.json:
         document = {"contexts": [_document(item, item.name or main) for item in found]}
-        terminal.out(json.dumps(document, indent=2))
+        terminal.out(unheard_json(json.dumps(document, indent=2)))
     else:
         terminal.out("\n\n".join(text(item, item.name or main) for item in found))
     return 0

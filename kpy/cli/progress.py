@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
+from kpy.cli import runners
 from kpy.cli.failure import harmless, one_line
 from kpy.cli.options import ProgressMode
 from kpy.cli.terminal import Terminal, encode
@@ -53,7 +54,8 @@ def choose(mode: ProgressMode, terminal: Terminal) -> Progress:
         return JsonProgress(terminal.stderr)
     if mode in ("quiet", "none"):
         return Silence()
-    return PlainProgress(terminal.stderr, on_terminal=terminal.stderr_is_terminal)
+    stream = runners.Unheard(terminal.stderr) if runners.listens(terminal.variables) else terminal.stderr
+    return PlainProgress(stream, on_terminal=terminal.stderr_is_terminal)
 
 
 class Silence:
@@ -71,10 +73,17 @@ class Silence:
         pass
 
 
+class Lines(Protocol):
+    """What is written to."""
+
+    def write(self, data: bytes, /) -> object: ...
+    def flush(self) -> object: ...
+
+
 class LineWriter:
     """Writes bytes to a stream until that fails once, then drops them."""
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: Lines) -> None:
         self._stream = stream
         self._broken = False
 
@@ -108,7 +117,7 @@ class PlainProgress:
     """
 
     def __init__(
-        self, stream: BinaryIO, clock: Callable[[], float] = time.monotonic, *, on_terminal: bool = False
+        self, stream: Lines, clock: Callable[[], float] = time.monotonic, *, on_terminal: bool = False
     ) -> None:
         self._out = LineWriter(stream)
         self._on_terminal = on_terminal

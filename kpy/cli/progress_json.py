@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, BinaryIO, assert_never
+from typing import Any, assert_never
 
 from kpy.cli.failure import HIDDEN
-from kpy.cli.progress import LineWriter
+from kpy.cli.progress import Lines, LineWriter
+from kpy.cli.runners import unheard_json
 from kpy.events import Event, StepFinished, StepLog, StepProgress, StepStarted, Warned
 from kpy.util.canonical import dumps
 
@@ -21,7 +22,7 @@ _HIDDEN = re.compile(f"[{HIDDEN}]")  # JSON may hold them as they are
 class JsonProgress:
     """Writes `{"vertexes": …}`, `{"statuses": …}`, `{"logs": …}`, `{"warnings": …}` as the events come."""
 
-    def __init__(self, stream: BinaryIO, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, stream: Lines, now: Callable[[], float] = time.time) -> None:
         self._out = LineWriter(stream)
         self._now = now
         self._lock = threading.Lock()
@@ -39,7 +40,11 @@ class JsonProgress:
     def __call__(self, event: Event, /) -> None:
         """Write the object of an event."""
         with self._lock:
-            self._out.write(_HIDDEN.sub(_escape, dumps(self._status(event)).decode()).encode() + b"\n")
+            self.write(self._status(event))
+
+    def write(self, status: dict[str, Any]) -> None:
+        """Write an object, as one line."""
+        self._out.write(unheard_json(_HIDDEN.sub(_escape, dumps(status).decode())).encode() + b"\n")
 
     def _status(self, event: Event) -> dict[str, Any]:
         now = datetime.fromtimestamp(self._now(), UTC).isoformat().replace("+00:00", "Z")
@@ -77,7 +82,11 @@ class JsonProgress:
                     if event.hint
                     else []
                 )
-                return {"warnings": [{"level": 1, "short": short, "detail": detail}]}
+                warning: dict[str, Any] = {"level": 1, "short": short, "detail": detail}
+                if event.first_line:
+                    place = {"start": {"line": event.first_line}, "end": {"line": event.last_line}}
+                    warning |= {"sourceInfo": {"filename": event.file}, "range": [place]}
+                return {"warnings": [warning]}
             case _:
                 assert_never(event)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from kpy.app.options import Environment
+from kpy.cli import runners
 from kpy.errors import KpyError, UsageError
 
 
@@ -25,20 +26,24 @@ class Terminal:
 
     def out(self, line: str) -> None:
         """Write a line of the result. Raises KpyError when it cannot be (a full disk), BrokenPipeError."""
-        _write(self.stdout, line, "standard output")
+        _write(self.stdout, self._line(line), "standard output")
 
     def err(self, line: str) -> None:
         """Write a line for the human. Raises as `out` does."""
-        _write(self.stderr, line, "standard error")
+        _write(self.stderr, self._line(line), "standard error")
+
+    def _line(self, text: str) -> bytes:
+        data = encode(text + "\n")
+        return runners.unheard(data) if runners.listens(self.variables) else data
 
     def environment(self) -> Environment:
         """What the verbs of `kpy.app` take."""
         return Environment(self.variables, self.directory, self.stdin, self.stdout)
 
 
-def _write(stream: BinaryIO, line: str, name: str) -> None:
+def _write(stream: BinaryIO, line: bytes, name: str) -> None:
     try:
-        stream.write(encode(line + "\n"))
+        stream.write(line)
         stream.flush()
     except BrokenPipeError:
         raise

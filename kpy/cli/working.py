@@ -6,6 +6,7 @@ from typing import TypeVar
 from kpy.cli.interrupt import caught
 from kpy.cli.options import ProgressMode
 from kpy.cli.progress import choose
+from kpy.cli.record import Record
 from kpy.cli.terminal import Terminal
 from kpy.errors import InterruptedBuildError, KpyError
 from kpy.events import Reporter
@@ -14,12 +15,12 @@ from kpy.util.cancel import Cancel
 T = TypeVar("T")
 
 
-def work(mode: ProgressMode, terminal: Terminal, action: Callable[[Reporter, Cancel], T]) -> T:
-    """Do it. Raises what it raises, and InterruptedBuildError with the signal's exit code when one came."""
+def work(mode: ProgressMode, terminal: Terminal, action: Callable[[Reporter, Cancel], T], record: Record | None = None) -> T:
+    """Do it, and write down what it reports. Raises what it raises, and InterruptedBuildError with the signal's exit code when one came."""
     with caught(terminal=terminal.stderr_is_terminal) as interrupt:
         try:
             with choose(mode, terminal) as progress:
-                return action(progress, interrupt.cancel)
+                return action(record.with_(progress) if record else progress, interrupt.cancel)
         except (KpyError, KeyboardInterrupt) as error:
             if not interrupt.signal and isinstance(error, KpyError):
                 raise

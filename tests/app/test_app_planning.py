@@ -34,11 +34,12 @@ def warned(text: str, directory: Path, ignore: tuple[str, ...] = (), *, fails: s
 
 def test_each_finding_once_and_the_last_tells_where_to_read(tmp_path: Path) -> None:
     assert warned("FROM base AS X\nCOPY docs /\nCMD echo $x\n", tmp_path, ("docs",)) == [
-        Warned('Dockerfile:1: StageNameCasing: the stage name "X" should be lower case'),
-        Warned('Dockerfile:2: CopyIgnoredFile: COPY of "docs", which .dockerignore excludes'),
+        Warned('Dockerfile:1: StageNameCasing: the stage name "X" should be lower case', "", "Dockerfile", 1, 1),
+        Warned('Dockerfile:2: CopyIgnoredFile: COPY of "docs", which .dockerignore excludes', "", "Dockerfile", 2, 2),
         Warned(
             "Dockerfile:3: JSONArgsRecommended: CMD is in shell form: a shell runs it, and does not pass signals on",
             "3 warnings found; `kpy explain JSONArgsRecommended` tells why, and what to do",
+            "Dockerfile", 3, 3,
         ),
     ]
 
