@@ -1,10 +1,11 @@
-"""What is ready for CI, run as a CI would: the steps of the GitHub action, GitLab's job, Tekton's step; as an ordinary user."""
+"""What is ready for CI besides the GitHub action, acted out as the runners do: GitLab's job, Tekton's step."""
 
 import json
 import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,128 +13,149 @@ import pytest
 import servers
 import trees
 import yaml
+from jobs import hostile, spawn
 from people import Kpy
 from servers import Registry
-from workflows import Action, StepError
 
 HERE = Path(__file__).resolve().parent
-DOCKERFILE = """\
-ARG BASE
-FROM $BASE AS first
-ARG WORD
-RUN --mount=type=secret,id=token --mount=type=secret,id=file \\
-    echo "$WORD $(cat /run/secrets/token) $(cat /run/secrets/file)" > /said
-FROM first
-LABEL last=yes
-"""
+GITLAB = HERE / "gitlab" / "kpy.gitlab-ci.yml"
+CREDENTIALS = f"{servers.USER}:{servers.PASSWORD}"
+# A commit title is whatever its author wants.
+TITLE = """fix" --allow=network.host --label='x=y' $(id) `id` \\ "the end"""
 
 
 @pytest.fixture
 def project(workdir: Path, kpy: Kpy) -> Path:
     path = workdir / "project"
     path.mkdir()
-    (path / "Dockerfile").write_text(DOCKERFILE)
-    (path / "secret file").write_text("from-a-file")
+    (path / "Dockerfile").write_text("ARG BASE\nFROM $BASE\nRUN echo hello > /said\n")
     os.chown(path, kpy.user.uid, kpy.user.gid)
     return path
 
 
-def spawn(kpy: Kpy, **more: str) -> dict[str, Any]:
-    """As the user, with the installed kpy on the PATH."""
-    arguments: dict[str, Any] = kpy.spawn()
-    environment = arguments["env"]
-    return {**arguments, "env": {**environment, "PATH": f"{Path(kpy.program).parent}:{environment['PATH']}", **more}}
+# --- files
 
 
-def temporary(workdir: Path, kpy: Kpy) -> Path:
-    path = workdir / "runner"
-    path.mkdir()
-    os.chown(path, kpy.user.uid, kpy.user.gid)
-    return path
+@pytest.mark.parametrize(
+    ("schema", "file"),
+    [
+        ("github-actions", "github/action.yml"),
+        ("github-workflows", "github/workflow.yml"),
+        ("gitlab-ci", "gitlab/kpy.gitlab-ci.yml"),
+    ],
+)
+def test_recipes_pass_their_schemas(schema: str, file: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{schema}", HERE / file], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
-# --- GitHub
-
-
-def test_the_action_builds_and_pushes(kpy: Kpy, project: Path, auth_registry: Registry, busybox_base: str, workdir: Path) -> None:
-    action = Action(HERE / "github" / "action.yml", spawn(kpy), temporary(workdir, kpy))
-    name = f"{auth_registry.host}/ci/github"
-    ran = action(
-        project, push="true", tags=f"{name}:1, {name}:2\n", target="first", registry=auth_registry.host, username=servers.USER,
-        password=servers.PASSWORD, build_args=f"\n  BASE={busybox_base}\nWORD=a b\n\n", labels="one=1\ntwo=x y\r\n",
-        secrets="token=s3cret=1\n", secret_files=f"file={project}/secret file\n", flags="--no-cache\n--shm-size=64m",
-        outputs=f"type=oci,dest={workdir}/runner/app.tar",
-    )  # fmt: skip
-    root = trees.unpack(f"{name}:2", workdir / "tree", credentials=f"{servers.USER}:{servers.PASSWORD}")
-    assert (root / "said").read_text() == "a b s3cret=1 from-a-file\n"
-    found = trees.inspect(f"{name}:1", "--creds", f"{servers.USER}:{servers.PASSWORD}")
-    assert found["Digest"] == ran.outputs["digest"]
-    assert found["Labels"] == {"one": "1", "two": "x y"}
-    assert json.loads(ran.outputs["metadata"])["containerimage.digest"] == ran.outputs["digest"]
-    assert re.fullmatch(r"sha256:[0-9a-f]{64}", ran.outputs["imageid"])
-    assert (workdir / "runner" / "app.tar").is_file()
-    # Nothing secret is left behind, nor said.
-    left = b"".join(path.read_bytes() for path in (workdir / "runner").rglob("*") if path.is_file() and path.suffix != ".tar")
-    for text in (left.decode(errors="replace"), *ran.logs.values()):
-        assert "s3cret" not in text
-
-
-def test_the_action_fails_with_the_build(kpy: Kpy, project: Path, workdir: Path) -> None:
-    (project / "Dockerfile").write_text("FROM scratch\nCOPY nowhere /\n")
-    action = Action(HERE / "github" / "action.yml", spawn(kpy), temporary(workdir, kpy))
-    with pytest.raises(StepError) as caught:
-        action(project, tags="app")
-    assert caught.value.code == 5
-    assert "nowhere" in caught.value.log
-
-
-def test_the_action_installs_the_kpy_that_it_belongs_to(kpy: Kpy, project: Path, workdir: Path) -> None:
-    checkout = workdir / "checkout"
-    shutil.copytree(HERE / "github", checkout / "integration" / "github")
-    shutil.copytree(HERE.parent / "kpy", checkout / "kpy", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(HERE.parent / name, checkout / name)
-    subprocess.run(["chown", "-R", f"{kpy.user.uid}:{kpy.user.gid}", str(checkout)], check=True)
-    (project / "Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /\n")
-    place = temporary(workdir, kpy)
-    pip = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
-    bare = {**kpy.spawn(), "env": {**kpy.spawn()["env"], **pip}}  # type: ignore[dict-item]
-    ran = Action(checkout / "integration" / "github" / "action.yml", bare, place)(project, tags="app")
-    assert ran.outputs["digest"].startswith("sha256:")
-    assert (place / "kpy-venv" / "bin" / "kpy").exists()
-
-
-def test_the_workflow_uses_what_the_action_has() -> None:
-    workflow = yaml.safe_load((HERE / "github" / "workflow.yml").read_text())
-    action = yaml.safe_load((HERE / "github" / "action.yml").read_text())
-    steps = workflow["jobs"]["image"]["steps"]
-    used = next(step for step in steps if "integration/github" in step.get("uses", ""))
-    assert used["with"].keys() <= action["inputs"].keys()
-    assert "outputs.digest" in steps[-1]["run"]
-    assert "digest" in action["outputs"]
+def test_nothing_is_fetched_by_a_name_that_may_be_anybodys() -> None:
+    """Of packages, images and actions, by default: what is not GitHub's, or an official image, the user has to name."""
+    texts = {path: path.read_text() for folder in ("github", "gitlab", "tekton") for path in (HERE / folder).iterdir() if path.is_file()}
+    for path, text in texts.items():
+        for used in re.findall(r"uses: (\S+)", text):
+            assert used.startswith(("actions/", "<OWNER>/")), path
+        for image in re.findall(r"(?<!_)image: *([^\s{#]+)", text):
+            assert image in ("python:3.12-slim", "$(params.KPY_IMAGE)"), path
+        assert not re.search(r"pip install (?:-\S+ +)*(?![-\"])\S", text.replace("\\\n", " ")), path
+    job = yaml.safe_load(texts[GITLAB])[".kpy-build"]
+    assert job["variables"]["KPY_REQUIREMENT"] == ""
 
 
 # --- GitLab
 
 
-def test_the_gitlab_job(kpy: Kpy, project: Path, auth_registry: Registry, busybox_base: str, workdir: Path) -> None:
-    """before_script and script are one shell script for GitLab's runner, and so they are here."""
-    job = yaml.safe_load((HERE / "gitlab" / "kpy.gitlab-ci.yml").read_text())[".kpy-build"]
+def gitlab(kpy: Kpy, project: Path, variables: dict[str, Any], shell: str = "sh") -> subprocess.CompletedProcess[str]:
+    """before_script and script are one shell script for GitLab's runner, which puts variables into each other first, but for
+    those with expand: false."""
+    job = yaml.safe_load(GITLAB.read_text())[".kpy-build"]
     assert job.keys() <= {"image", "variables", "before_script", "script", "artifacts"}
-    name = f"{auth_registry.host}/ci/gitlab"
-    (project / "Dockerfile").write_text("ARG BASE\nFROM $BASE\nRUN echo hello > /said\n")
-    variables = {
-        **job["variables"], "KPY_REQUIREMENT": "", "KPY_TAG": f"{name}:main", "KPY_FLAGS": f"--build-arg=BASE={busybox_base} --label=a=b",
-        "CI_REGISTRY": auth_registry.host, "CI_REGISTRY_USER": servers.USER, "CI_REGISTRY_PASSWORD": servers.PASSWORD,
-    }  # fmt: skip
+    given = {**job["variables"], **variables}
+    raw = {name: value["value"] if isinstance(value, dict) else value for name, value in given.items()}
+    kept = {name for name, value in given.items() if isinstance(value, dict) and not value.get("expand", True)}
+
+    def expanded(text: str) -> str:
+        return re.sub(r"\$(?:(\w+)|\{(\w+)\})", lambda match: expanded(raw.get(match[1] or match[2], "")) if raw.get(match[1] or match[2]) != text else text, text)
+
+    environment = {name: text if name in kept or name.startswith("CI_") else expanded(text) for name, text in raw.items()}
     script = "\n".join([*job["before_script"], *job["script"]])
-    arguments = spawn(kpy, **variables)
-    done = subprocess.run(["sh", "-e", "-c", script], cwd=project, capture_output=True, text=True, check=False, **arguments)
+    arguments = spawn(kpy, **environment)
+    return subprocess.run([shell, "-e"], input=script, cwd=project, capture_output=True, text=True, check=False, **arguments)
+
+
+def predefined(registry: Registry, **more: str) -> dict[str, Any]:
+    """What GitLab sets."""
+    return {
+        "CI_REGISTRY": registry.host, "CI_REGISTRY_USER": servers.USER, "CI_REGISTRY_PASSWORD": servers.PASSWORD,
+        "CI_REGISTRY_IMAGE": f"{registry.host}/ci/gitlab", "CI_COMMIT_REF_SLUG": "main", "CI_COMMIT_TITLE": TITLE, **more,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("shell", ["sh", "bash", "busybox"])
+def test_the_gitlab_job(kpy: Kpy, project: Path, auth_registry: Registry, busybox_base: str, workdir: Path, shell: str) -> None:
+    if shell == "busybox":
+        (workdir / "sh").symlink_to("/bin/busybox")
+        shell = str(workdir / "sh")
+    stolen = hostile(project)
+    flags = f"""--build-arg=BASE={busybox_base} --label=a='b  c' --label="t=$CI_COMMIT_TITLE" --label=u=${{CI_COMMIT_TITLE}} --label=v='$HOME'"""
+    done = gitlab(kpy, project, {**predefined(auth_registry, PYTHONPATH="."), "KPY_FLAGS": {"value": flags, "expand": False}}, shell)
     assert done.returncode == 0, done.stdout + done.stderr
-    found = trees.inspect(f"{name}:main", "--creds", f"{servers.USER}:{servers.PASSWORD}")
-    assert found["Labels"] == {"a": "b"}
+    found = trees.inspect(f"{auth_registry.host}/ci/gitlab:main", "--creds", CREDENTIALS)
+    assert found["Labels"] == {"a": "b  c", "t": TITLE, "u": TITLE, "v": "$HOME"}
     assert json.loads((project / "kpy.json").read_text())["containerimage.digest"] == found["Digest"]
     assert servers.PASSWORD not in done.stdout + done.stderr
+    assert not stolen.exists(), stolen.read_text()[:300]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"CI_REGISTRY": "", "CI_REGISTRY_USER": "", "CI_REGISTRY_PASSWORD": ""}, "enable the container registry of the project"),
+        ({"CI_REGISTRY_PASSWORD": ""}, "CI_REGISTRY, CI_REGISTRY_USER and CI_REGISTRY_PASSWORD are not all set"),
+        ({"CI_REGISTRY_IMAGE": ""}, "CI_REGISTRY_IMAGE is not set"),
+        ({"KPY_FLAGS": "--label=t=$CI_COMMIT_TITLE"}, "KPY_FLAGS has the text of CI_COMMIT_TITLE in it"),
+        ({"KPY_FLAGS": {"value": "--label='t", "expand": False}}, "KPY_FLAGS: a quote has no end"),
+    ],
+)
+def test_what_the_gitlab_job_lacks_is_said(kpy: Kpy, project: Path, auth_registry: Registry, change: dict[str, Any], said: str) -> None:
+    done = gitlab(kpy, project, {**predefined(auth_registry), **change})
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert f"-----\n{servers.PASSWORD}" not in done.stderr
+
+
+@pytest.mark.parametrize("requirement", ["", "kpy", "kpy-builder==0.1.0"])
+def test_the_gitlab_job_installs_nothing_by_a_bare_name(kpy: Kpy, project: Path, auth_registry: Registry, requirement: str) -> None:
+    bare = Kpy("/nowhere/kpy", kpy.user, kpy.home)
+    done = gitlab(bare, project, {**predefined(auth_registry), "KPY_REQUIREMENT": requirement})
+    assert done.returncode == 2
+    assert "KPY_REQUIREMENT" in done.stderr
+
+
+def test_the_gitlab_job_installs_a_path_without_the_password(
+    kpy: Kpy, project: Path, auth_registry: Registry, busybox_base: str, workdir: Path
+) -> None:
+    """The build of a package runs its code; here it tells what it saw."""
+    source = workdir / "source"
+    shutil.copytree(HERE.parent / "kpy", source / "kpy", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(HERE.parent / name, source / name)
+    (source / "hook.py").write_text(
+        f"import os\nopen({str(source / 'seen')!r}, 'w').write(repr(dict(os.environ)))\nfrom hatchling.build import *\n"
+    )
+    text = (source / "pyproject.toml").read_text()
+    (source / "pyproject.toml").write_text(text.replace('build-backend = "hatchling.build"', 'build-backend = "hook"\nbackend-path = ["."]'))
+    subprocess.run(["chown", "-R", f"{kpy.user.uid}:{kpy.user.gid}", str(source)], check=True)
+    stolen = hostile(project)
+    pip = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
+    bare = Kpy("/nowhere/kpy", kpy.user, kpy.home)
+    done = gitlab(bare, project, {**predefined(auth_registry), **pip, "KPY_REQUIREMENT": f"{source}/", "KPY_FLAGS": f"--build-arg=BASE={busybox_base}"})
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not stolen.exists(), stolen.read_text()[:300]
+    assert servers.PASSWORD not in (source / "seen").read_text()
 
 
 # --- Tekton
