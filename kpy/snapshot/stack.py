@@ -7,6 +7,10 @@ it, as overlayfs has it. Knows nothing of tars and mounts.
 
 `<ids>` is a digest of the user namespace's id map: with another map, all owners would be others. What a killed
 process leaves is in tmp/ only; the next one removes it.
+
+A copy of the store (tar, cp, rsync, the cache of a CI) may lack owners, modes or attributes of any file. So meta.json says what
+`fs` was when it was put there: its inode, owner and mode, and its time of change, which no program can set. A copy has others, and so
+has what somebody changed in place (chown -R). Such a chain counts for nothing, and is made again.
 """
 
 import hashlib
@@ -17,8 +21,10 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from kpy.errors import StoreError
+from kpy.events import Reporter, Warned, silent
 from kpy.oci.image import Chain, chain_id
 from kpy.util import erase
 from kpy.util.cancel import Cancel
@@ -44,12 +50,13 @@ class Held:
 class Stack:
     """The directory. Thread-safe; several processes may use it at once."""
 
-    def __init__(self, directory: str, cancel: Cancel | None = None) -> None:
+    def __init__(self, directory: str, cancel: Cancel | None = None, report: Reporter = silent) -> None:
         self._base = os.path.join(directory, _id_map_digest())
         self._chains = os.path.join(self._base, "chains")
         self._tmp = os.path.join(self._base, "tmp")
         self._locks = os.path.join(self._base, "locks")
         self._cancel = cancel
+        self._report = report
         self._ready = False
         self._guard = threading.Lock()
 
@@ -127,13 +134,16 @@ class Stack:
         entry = os.path.join(place, "chain")
         with io_errors("write", target):
             os.mkdir(entry, 0o700)
-            write_atomic(os.path.join(entry, _META), json.dumps({"parent": parent}).encode())
             os.rename(os.path.join(place, "fs"), os.path.join(entry, "fs"))
+            meta = {"parent": parent, "mark": _mark(os.path.join(entry, "fs"))}
+            write_atomic(os.path.join(entry, _META), json.dumps(meta).encode())
             try:
                 os.rename(entry, target)
             except OSError:
-                if self._meta(_hex(chain)) is None:
-                    raise
+                if self._meta(_hex(chain)) is not None:
+                    return
+                os.rename(target, os.path.join(place, "broken"))  # a copy, or what is left of one
+                os.rename(entry, target)
 
     def touch(self, chain: Chain) -> None:
         """It is used now: the last to be pruned."""
@@ -173,13 +183,25 @@ class Stack:
         with self.workplace() as place, io_errors("remove", os.path.join(self._chains, name)):
             os.rename(os.path.join(self._chains, name), os.path.join(place, name))
 
-    def _meta(self, name: str) -> dict[str, str | None] | None:
+    def _meta(self, name: str) -> dict[str, Any] | None:
+        """What is known of a chain; None if it is not there, or is not what was put there."""
         try:
             with open(os.path.join(self._chains, name, _META), "rb") as file:
                 value = json.loads(file.read(_META_LIMIT))
+            if not isinstance(value, dict):
+                return None
+            if value.get("mark") == _mark(os.path.join(self._chains, name, "fs")):
+                return value
         except (OSError, ValueError):
             return None
-        return value if isinstance(value, dict) else None
+        self._report(Warned(f"the unpacked images in {self._chains} were changed by a copy of the store: they are made again"))
+        return None
+
+
+def _mark(path: str) -> list[int]:
+    """What is so of this directory, and of no copy of it. Its time of change is that of the rename to where it is."""
+    found = os.lstat(path)
+    return [found.st_ino, found.st_ctime_ns, found.st_uid, found.st_gid, found.st_mode]
 
 
 def _hex(chain: Chain) -> str:

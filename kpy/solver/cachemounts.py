@@ -5,6 +5,9 @@ BuildKit. It is `NAME.d/data`: where nothing can be mounted it is moved to the R
 directory that it is in, and nothing else may be there (kpy.sandbox.deputy). Beside that are `NAME.lock`, held by whoever has
 it mounted, and for more private users at once `NAME.1`, `NAME.2` and on; and where files cannot be given to others,
 `NAME.owners`: what a ledger says of those in it.
+
+A copy of the store may lack the owners of files. So `NAME.mark` says which directory `NAME.d` is: its inode, and when it was born. One
+that is another is a copy, and is made again.
 """
 
 import hashlib
@@ -17,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kpy.errors import ContextError, SandboxError, StoreError
+from kpy.events import Warned
 from kpy.layer.entry import Kind
 from kpy.linux.birth import identify
 from kpy.linux.ledger import Ledger, Record, physical
@@ -124,6 +128,25 @@ def _is_there(content: Path) -> bool:
     return True
 
 
+def _mark(path: Path) -> Path:
+    return path.with_name(f"{path.name}.mark")
+
+
+def _identity(directory: Path) -> bytes:
+    (_, inode), born = identify(AT_FDCWD, os.fsencode(directory))
+    return json.dumps([inode, born]).encode()
+
+
+def _is_original(path: Path) -> bool:
+    """Not of the content: that is moved to a RUN and back, and may be another directory then."""
+    try:
+        return fs.read_regular(os.open(_mark(path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), 1 << 10) == _identity(
+            _content(path).parent
+        )
+    except FileNotFoundError:
+        return False
+
+
 def _keep(path: Path, ledger: Ledger, before: set[bytes], services: Services) -> None:
     """Other builds may have the same cache now: what they say of it since we began stays, but where we say something too."""
     now = _rows(ledger)
@@ -175,13 +198,17 @@ def _ensure(path: Path, item: MountOp, inputs: Sequence[Value], services: Servic
     """Make the directory if it is not there; whole or not at all. Raises StoreError, SandboxError."""
     content = _content(path)
     with fs.io_errors("make", content):
-        if _is_there(content):
+        if _is_there(content) and _is_original(path):
             return
     with FileLock(path.with_name(f"{path.name}.make"), cancel=services.cancel), fs.io_errors("make", content):
         if _is_there(content):
-            return
+            if _is_original(path):
+                return
+            services.report(Warned(f"the cache mounts in {path.parent} were changed by a copy of the store: they are made again"))
+            remove(str(content.parent))
         new = content.with_name("data.new")
         new.parent.mkdir(mode=0o700, exist_ok=True)
+        fs.write_atomic(_mark(path), _identity(new.parent))
         if path.is_dir() and not path.is_symlink():
             os.rename(path, content)  # where kpy kept it until 0.1
             return
