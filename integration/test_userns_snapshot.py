@@ -279,6 +279,7 @@ def test_commit_keeps_what_is_on_disk(user, place):
             assert os.listdir(root / "d") == ["n"]
             assert not (root / "f").exists()
             assert list(bench.shots.changes(snapshot)) == []
+        with bench.shots.prepare(chain, 1) as snapshot:
             bench.shell(snapshot, "echo > /d/m; rm /d/n")
             found = [summary(item) for item in bench.shots.changes(snapshot)]
             assert found == ["d d", "f d/m", "w d/n"]

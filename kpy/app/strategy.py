@@ -228,7 +228,7 @@ def _make_userns(place: Place, means: Means) -> tuple[Snapshotter, Sandbox]:
 
         root = os.path.join(means.spool, "root")
         os.mkdir(root, 0o755)
-        return DirectorySnapshotter(Directory(root, ledger=ledger), means.layers), sandbox
+        return DirectorySnapshotter(Directory(root, ledger=ledger, own=True), means.layers), sandbox
     from kpy.snapshot.overlay import OverlaySnapshotter
     from kpy.snapshot.stack import Stack
 
@@ -295,4 +295,4 @@ def _make_chroot(_: Place, means: Means) -> tuple[Snapshotter, Sandbox]:
 
     root = os.path.join(means.spool, "root")
     os.mkdir(root, 0o755)
-    return DirectorySnapshotter(Directory(root), means.layers), ChrootSandbox(means.spool)
+    return DirectorySnapshotter(Directory(root, own=True), means.layers), ChrootSandbox(means.spool)

@@ -57,9 +57,18 @@ def make_read_only(target: bytes) -> None:
 
 
 def _remount_read_only(target: bytes) -> None:
+    libc.mount(None, target, None, MS_REMOUNT | MS_BIND | MS_RDONLY | _flags_of(target))
+
+
+def freeze(target: bytes) -> None:
+    """Make the file system mounted at `target` read-only, wherever it is mounted and for whoever has a descriptor in it. Needs
+    CAP_SYS_ADMIN in the user namespace that mounted it. Raises OSError EBUSY while a file is open for writing."""
+    libc.mount(None, target, None, MS_REMOUNT | MS_RDONLY | _flags_of(target))
+
+
+def _flags_of(target: bytes) -> int:
     held = os.statvfs(target).f_flag  # a user namespace may not take away what the host set: repeat it
-    flags = sum(flag for bit, flag in _KEPT.items() if held & bit)
-    libc.mount(None, target, None, MS_REMOUNT | MS_BIND | MS_RDONLY | flags)
+    return sum(flag for bit, flag in _KEPT.items() if held & bit)
 
 
 def _below(target: bytes) -> list[bytes]:

@@ -1,6 +1,7 @@
 """Where a directory snapshotter's one root is, and what has to be done there. Knows nothing of chains and steps."""
 
 import os
+import secrets
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Protocol
@@ -12,7 +13,7 @@ from kpy.linux.ledger import Ledger
 from kpy.snapshot.diff import differences, text
 from kpy.snapshot.recorder import Recorder
 from kpy.snapshot.scan import Index, scan
-from kpy.util.erase import empty
+from kpy.util.erase import empty, remove
 from kpy.util.mountinfo import mount_points
 
 
@@ -57,12 +58,14 @@ class Ground(Protocol):
 class Directory:
     """A directory of our own, or `/` where this process may do anything there. Implements Ground.
 
-    `owners` is whether this process may give files any owner; with a `ledger`, what they are is written there.
+    `owners` is whether this process may give files any owner; with a `ledger`, what they are is written there. `own`: nothing
+    in it is anybody else's, whatever `keep` names.
     """
 
-    def __init__(self, root: str, *, owners: bool = True, ledger: Ledger | None = None) -> None:
+    def __init__(self, root: str, *, owners: bool = True, ledger: Ledger | None = None, own: bool = False) -> None:
         self.root = self.home = os.path.realpath(root)
         self._owners = owners
+        self._own = own
         self._ledger = ledger
 
     def mounts(self) -> AbstractSet[bytes]:
@@ -72,7 +75,7 @@ class Directory:
     def empty(self, keep: AbstractSet[bytes], /) -> list[bytes]:
         """See Ground."""
         os.makedirs(self.root, mode=0o755, exist_ok=True)
-        stuck = empty(self.root, keep)
+        stuck = empty(self.root, keep) if not self._own or self.mounts() else self._another()
         try:
             os.chown(self.root, 0, 0)
             os.chmod(self.root, 0o755)  # noqa: S103 - a directory of every image
@@ -81,6 +84,15 @@ class Directory:
         if self._ledger is not None:
             self._ledger.records.clear()
         return stuck
+
+    def _another(self) -> list[bytes]:
+        """Have an empty directory that is another one than before: a RUN of another build can have been handed a descriptor
+        of that one (unix(7), SCM_RIGHTS), and nothing is to come into the next stage by it."""
+        old = f"{self.root}.{secrets.token_hex(8)}"
+        os.rename(self.root, old)
+        os.mkdir(self.root)
+        remove(old)
+        return []
 
     def options(self, keep: AbstractSet[bytes], /) -> ExtractOptions:
         """See Ground."""

@@ -2,9 +2,11 @@
 process that may mount, see kpy/sandbox/enter.py. What is on disk is stack.py's business.
 """
 
+import errno
 import logging
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,14 +15,15 @@ from kpy.errors import SandboxError, StoreError
 from kpy.layer.entry import LayerItem
 from kpy.layer.extract import DEFAULT_OPTIONS
 from kpy.linux import libc, overlay
-from kpy.linux.mount import MNT_DETACH, bind, make_read_only
+from kpy.linux.mount import MNT_DETACH, bind, freeze, make_read_only
 from kpy.oci.image import Chain, Layer
 from kpy.snapshot import upper
 from kpy.snapshot.base import LayerContent, Snapshot
 from kpy.snapshot.stack import Stack
-from kpy.util.fs import io_errors
+from kpy.util.fs import io_errors, reason
 
 _log = logging.getLogger(__name__)
+_PATIENCE = (0.01, 0.05, 0.2, 0.5, 1.0)  # seconds: the kernel closes files that were on their way through a socket later
 
 
 @dataclass(slots=True)
@@ -31,6 +34,7 @@ class _Active:
     place: str
     lowers: list[str]
     mounted: bool = True
+    frozen: bool = False
     reading: set[str] = field(default_factory=set)
 
     def read(self, root: str) -> None:
@@ -95,8 +99,9 @@ class OverlaySnapshotter:
                     _unmount(root)
 
     def changes(self, active: Snapshot, /) -> Iterator[LayerItem]:
-        """See Snapshotter. No process may still run in it."""
-        state = self._state(active)
+        """See Snapshotter. No process may still run in it. One of another RUN can have been handed a descriptor of its
+        directories or files (unix(7), SCM_RIGHTS): the file system is read-only from here on, for everybody."""
+        state = self._frozen(active)
         root = _read_only(state.lowers, state.place, name="lower")
         state.reading.add(root)
         try:
@@ -107,13 +112,20 @@ class OverlaySnapshotter:
 
     def commit(self, active: Snapshot, layer: Layer, /) -> None:
         """See Snapshotter. The root is gone after this: what is on disk is part of other chains now."""
-        state = self._state(active)
+        state = self._frozen(active)
         chain = (*active.chain, layer)
         _unmount(active.root)
         state.mounted = False
         with self._stack.making(chain):
             if self._stack.lowers(chain) is None:
                 self._stack.add(chain, state.place, on_parent=True)
+
+    def _frozen(self, active: Snapshot) -> _Active:
+        state = self._state(active)
+        if not state.frozen:
+            _freeze(active.root)
+            state.frozen = True
+        return state
 
     def _state(self, active: Snapshot) -> _Active:
         with self._lock:
@@ -227,6 +239,22 @@ def _copy_metadata(source: str, target: str) -> None:
                 continue  # a label that only the host's root may set
     os.chmod(target, found.st_mode & 0o7777)
     os.utime(target, ns=(found.st_atime_ns, found.st_mtime_ns))
+
+
+def _freeze(root: str) -> None:
+    for wait in _PATIENCE:
+        try:
+            freeze(os.fsencode(root))
+            return
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise SandboxError(f"cannot make the root file system read-only: {reason(error)}", errno=error.errno or 0) from error
+        time.sleep(wait)
+    raise SandboxError(
+        "files of this RUN are still open for writing, though all its processes have ended",
+        errno=errno.EBUSY,
+        hint="did it hand them to the RUN of another stage, by a socket in a cache mount? Let each RUN close its own files",
+    )
 
 
 def _unmount(path: str) -> None:
