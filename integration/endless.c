@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -77,6 +78,10 @@ int main(int argc, char **argv) {
     if (!strcmp(what, "kill") || !strcmp(what, "stop")) {
         loops(4, 1);
         say("attacked", kill(parent, *what == 'k' ? SIGKILL : SIGSTOP) ? errno : 0);
+    }
+    if (!strcmp(what, "traced")) {
+        say("attacked", ptrace(PTRACE_TRACEME, 0, NULL, NULL) ? errno : 0);
+        raise(SIGSTOP);
     }
     sleep(seconds);
     say("ended", 0);

@@ -215,6 +215,15 @@ def test_who_holds_a_run_is_stopped_by_it(attack: Attack, mode: str, what: str) 
     assert outcome.at("alive") - outcome.at("ended") < SOON
 
 
+@pytest.mark.parametrize(("mode", "what"), _cases(MODES, ["traced"], dict.fromkeys(("live", "restricted", "userns", "one id"), ["traced"])))
+def test_who_has_its_parent_trace_it_ends_as_others_do(attack: Attack, mode: str, what: str) -> None:
+    outcome = attack(mode, what)
+
+    assert outcome.number("attacked") == 0
+    assert outcome.code == 0
+    assert outcome.at("ended") > 0
+
+
 @pytest.mark.parametrize(("mode", "what"), _cases(HOSTS, ["kill", "stop"], {"userns": ["kill"]}))
 def test_in_a_namespace_nobody_can_be_reached(attack: Attack, mode: str, what: str) -> None:
     """Its own init takes no signal from inside, or none can be sent to it (Landlock 6); there is nobody else."""

@@ -16,6 +16,7 @@ PR_CAPBSET_DROP = 24
 PR_SET_CHILD_SUBREAPER = 36
 PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_CLEAR_ALL = 4
+PTRACE_DETACH = 17
 
 AT_FDCWD = -100
 RESOLVE_NO_MAGICLINKS = 0x02
@@ -73,6 +74,12 @@ def pivot_root(new: bytes, old: bytes) -> None:
 def unshare(flags: int) -> None:
     """unshare(2)."""
     check(int(_libc.unshare(ctypes.c_int(flags))), "unshare")
+
+
+def ptrace_detach(thread: int, number: int) -> None:
+    """ptrace(2), PTRACE_DETACH: let a tracee of this thread go on, with a signal or with none (0)."""
+    _libc.ptrace.restype = ctypes.c_long
+    check(int(_libc.ptrace(PTRACE_DETACH, ctypes.c_int(thread), None, ctypes.c_void_p(number))), "ptrace")
 
 
 def sethostname(name: bytes) -> None:

@@ -229,10 +229,9 @@ def _enter(spec: "dict[str, Any]", control: Control, emulated: "Emulated | None"
 
 def _reap(pid: int) -> int:
     while True:
-        ended, status = os.waitpid(-1, 0)
-        if ended == pid:
-            code = os.waitstatus_to_exitcode(status)
-            return code if code >= 0 else 128 - code
+        gone = reap.ended()
+        if gone is not None and gone[0] == pid:
+            return gone[1]
 
 
 def _become(spec: "dict[str, Any]", control: Control, emulated: "Emulated | None") -> None:

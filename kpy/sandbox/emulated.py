@@ -13,6 +13,7 @@ from kpy.emulation.loop import Emulation
 from kpy.linux.birth import identify
 from kpy.linux.ledger import Ledger, Record
 from kpy.linux.syscalls import native
+from kpy.sandbox import reap
 
 TYPE_CHECKING = False  # as mypy knows it; importing typing takes longer than all else here
 if TYPE_CHECKING:
@@ -110,13 +111,10 @@ class Emulated:
 def _reap(child: int) -> int | None:
     """Reap all that has ended; the exit code of the child if it is among them."""
     found = None
-    while True:
-        try:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return found
-        if pid == 0:
-            return found
-        if pid == child:
-            code = os.waitstatus_to_exitcode(status)
-            found = code if code >= 0 else 128 - code
+    try:
+        while (gone := reap.ended(os.WNOHANG)) is not None:
+            if gone[0] == child:
+                found = gone[1]
+    except ChildProcessError:
+        pass  # nobody is left
+    return found

@@ -12,6 +12,8 @@ import os
 import signal
 import time
 
+from kpy.linux import libc
+
 TYPE_CHECKING = False  # as mypy knows it; importing collections takes longer than all else here
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +23,33 @@ SECONDS = 5.0
 
 _WALKING = 0.5  # seconds, at most: some may wake those that we stop (SIGCONT), and are killed awake then
 _SHORT, _LONG = 0.0005, 0.01  # seconds between two looks at those that die
+
+
+def ended(flags: int = 0) -> "tuple[int, int] | None":
+    """Wait for a child that has ended, and reap it: its id, and the exit code as a shell gives it. None if none has ended,
+    with WNOHANG. Raises ChildProcessError if there is none left.
+
+    A process of a RUN can make its parent its tracer (PTRACE_TRACEME), and then it stops at each signal and execve until
+    that lets it go on. So we do: it is traced no more, and goes on as it would have without."""
+    while True:
+        pid, status = os.waitpid(-1, flags)
+        if pid == 0:
+            return None
+        if os.WIFEXITED(status):
+            return pid, os.WEXITSTATUS(status)
+        if os.WIFSIGNALED(status):
+            return pid, 128 + os.WTERMSIG(status)
+        if os.WIFSTOPPED(status):
+            _release(pid, os.WSTOPSIG(status))
+
+
+def _release(pid: int, number: int) -> None:
+    """Let go a process or thread that stopped because we trace it. It gets the signal, but for those that only tell a
+    tracer that it is there: SIGTRAP comes of execve, and SIGSTOP is how a tracee waits for its tracer."""
+    try:
+        libc.ptrace_detach(pid, 0 if number in (signal.SIGSTOP, signal.SIGTRAP) else number)
+    except ProcessLookupError:
+        pass  # somebody killed it
 
 
 def end_children(seconds: float = SECONDS, *, alone: bool = False) -> "Sequence[int]":
@@ -61,7 +90,7 @@ def children(pid: int) -> "list[int]":
 
 def _reap() -> bool:
     try:
-        while os.waitpid(-1, os.WNOHANG)[0]:
+        while ended(os.WNOHANG):
             pass
     except ChildProcessError:
         return True

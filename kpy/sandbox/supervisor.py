@@ -224,7 +224,6 @@ def _loopback_up() -> None:
 def _wait(child: int) -> int:
     """Reap until the child ends; the exit code as a shell gives it."""
     while True:
-        pid, status = os.waitpid(-1, 0)
-        if pid == child:
-            code = os.waitstatus_to_exitcode(status)
-            return code if code >= 0 else 128 - code
+        gone = reap.ended()
+        if gone is not None and gone[0] == child:
+            return gone[1]
