@@ -20,10 +20,10 @@ from kpy.layer.index import KEPT_FILES, MAX_KEPT, LayerTree
 from kpy.layer.notes import Notes, is_device, is_noted
 from kpy.layer.rootdir import ProtectedError, RootDir
 from kpy.layer.tarread import DEFAULT_LIMITS, TarLimits, read_tar
-from kpy.util import fs, paths
+from kpy.util import fs, paths, unclaimed
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_ASIDE = ".wh..kpy.link"  # no layer can have this name: it is a marker
+_ASIDE = b".wh..kpy.link."  # no layer can have such a name: it is a marker
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,13 +260,14 @@ class _Extraction:
                 os.link(source, name, src_dir_fd=place[0], dst_dir_fd=fd, follow_symlinks=False)
             except FileExistsError:
                 # the target may be in the directory that goes, so take it out first
-                os.link(source, _ASIDE, src_dir_fd=place[0], dst_dir_fd=fd, follow_symlinks=False)
+                old, kept = place[0], fd
+                aside = unclaimed.take(lambda new: os.link(source, new, src_dir_fd=old, dst_dir_fd=kept, follow_symlinks=False), _ASIDE)
                 try:
                     self._root.replace(fd, name, path)
-                except ProtectedError:
-                    os.unlink(_ASIDE, dir_fd=fd)
+                except BaseException:
+                    os.unlink(aside, dir_fd=fd)
                     raise
-                os.rename(_ASIDE, name, src_dir_fd=fd, dst_dir_fd=fd)
+                os.rename(aside, name, src_dir_fd=fd, dst_dir_fd=fd)
         finally:
             os.close(fd)
 

@@ -11,6 +11,7 @@ from contextlib import suppress
 from kpy.errors import SandboxError
 from kpy.linux.beneath import STEP, At, is_directory, status
 from kpy.sandbox.rootpath import RootPaths, Spot
+from kpy.util import unclaimed
 from kpy.util.erase import remove
 
 
@@ -65,9 +66,7 @@ class Room:
             if error.errno != errno.EXDEV:
                 raise
         # The shelf is on another file system (a volume): a hidden name beside it, then. The scan comes after.
-        beside = b".kpy-aside-" + self._shelf[1]
-        os.rename(name, beside, src_dir_fd=directory, dst_dir_fd=directory)
-        return directory, beside
+        return directory, unclaimed.take(lambda beside: os.rename(name, beside, src_dir_fd=directory, dst_dir_fd=directory))
 
     def give_up(self) -> None:
         """`clear` failed. What is at the target was not moved: it is not ours to remove."""

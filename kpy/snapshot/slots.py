@@ -27,6 +27,7 @@ from kpy.snapshot.ground import Ground, extract_options
 from kpy.snapshot.recorder import Recorder
 from kpy.snapshot.scan import MODE, MTIME, Index, altered, scan
 from kpy.snapshot.volumes import Volumes
+from kpy.util import unclaimed
 from kpy.util.erase import ancestors, empty, remove
 from kpy.util.mountinfo import mount_points
 
@@ -247,9 +248,7 @@ def _problem(path: bytes) -> str:
 
 def _copy_up(path: bytes) -> None:
     """Have an overlay copy the directory up now: later, it would be born again, and not be known any more."""
-    inner = os.path.join(path, b".kpy-slot")
-    os.mkdir(inner)
-    os.rmdir(inner)
+    os.rmdir(os.path.join(path, unclaimed.take(lambda name: os.mkdir(os.path.join(path, name)))))
 
 
 _: type[Ground] = Slots

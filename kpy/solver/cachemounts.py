@@ -73,10 +73,32 @@ def open_caches(
         together = [item for item in same if item.sharing != "private"]
         if together:
             shared = all(item.sharing == "shared" for item in together)
+            _tidy(base / name)
             stack.enter_context(FileLock(base / f"{name}.lock", shared=shared, cancel=services.cancel))
             _ensure(base / name, together[0], inputs, services)
             found |= dict.fromkeys(together, _opened(base / name, together[0], services, stack))
     return found
+
+
+def _tidy(path: Path) -> None:
+    """Remove what builds that were killed left beside the directory, unless somebody has the cache now: that may be
+    somebody's who brings it back."""
+    content = _content(path)
+    if not _leftovers(content):
+        return
+    try:
+        with FileLock(path.with_name(f"{path.name}.lock"), timeout=0):
+            for name in _leftovers(content):
+                remove(os.fspath(content.with_name(name)))
+    except (StoreError, OSError):
+        return  # in use; or it only takes room, and whoever needs the place says what is wrong with it
+
+
+def _leftovers(content: Path) -> list[str]:
+    try:
+        return [name for name in os.listdir(content.parent) if name != content.name]
+    except OSError:
+        return []
 
 
 def _name(item: MountOp, inputs: Sequence[Value], services: Services) -> str:
@@ -91,6 +113,7 @@ def _private(base: Path, name: str, services: Services, stack: ExitStack) -> Pat
     for number in range(_MOST_PRIVATE):
         path = base / (f"{name}.{number}" if number else name)
         try:
+            _tidy(path)
             stack.enter_context(FileLock(base / f"{path.name}.lock", timeout=0, cancel=services.cancel))
         except StoreError:
             continue  # in use: the next one

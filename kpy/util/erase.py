@@ -8,6 +8,8 @@ import os
 import struct
 from collections.abc import Set as AbstractSet
 
+from kpy.util import unclaimed
+
 _GETFLAGS, _SETFLAGS = 0x80086601, 0x40086602  # FS_IOC_GETFLAGS, FS_IOC_SETFLAGS (linux/fs.h, 64 bit)
 _LOCKED = 0x10 | 0x20  # FS_IMMUTABLE_FL | FS_APPEND_FL
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -102,7 +104,6 @@ def _is_empty(name: bytes, directory: int) -> bool:
 
 def _empty_all(top: int) -> None:
     """Empty a directory without recursion."""
-    moved = 0
     stack: list[tuple[int, list[bytes]]] = [(top, [os.fsencode(name) for name in os.listdir(top)])]
     names: list[bytes] = [b""]
     try:
@@ -127,10 +128,7 @@ def _empty_all(top: int) -> None:
                 refused = error
             if len(stack) > _DEEPEST:
                 # A chain of directories deeper than descriptors reach: move its rest to the top and go on there.
-                moved += 1
-                shelf = b".kpy-erase-%d" % moved
-                os.rename(name, shelf, src_dir_fd=current, dst_dir_fd=top)
-                stack[0][1].append(shelf)
+                stack[0][1].append(_shelve(name, current, top))
                 continue
             try:
                 child = _open(name, current)
@@ -143,17 +141,35 @@ def _empty_all(top: int) -> None:
             os.close(descriptor)
 
 
+def _shelve(name: bytes, directory: int, top: int) -> bytes:
+    """Move a directory into `top`, to a name that nothing has there; the name."""
+    return unclaimed.take(lambda shelf: _move_up(name, directory, shelf, top))
+
+
+def _move_up(name: bytes, directory: int, shelf: bytes, top: int) -> None:
+    try:
+        os.rename(name, shelf, src_dir_fd=directory, dst_dir_fd=top)
+    except PermissionError:
+        _unlock(name, directory)
+        _admit(name, directory)  # to move a directory is to write its `..`
+        os.rename(name, shelf, src_dir_fd=directory, dst_dir_fd=top)
+
+
 def _open(name: bytes | str, directory: int | None) -> int:
     try:
         return os.open(name, _OPEN, dir_fd=directory)
     except PermissionError:
-        # Only who is not root gets here: a directory without u+rwx. By a descriptor, for chmod would follow a link.
-        place = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
-        try:
-            os.chmod(b"/proc/self/fd/%d" % place, 0o700)
-        finally:
-            os.close(place)
+        _admit(name, directory)
         return os.open(name, _OPEN, dir_fd=directory)
+
+
+def _admit(name: bytes | str, directory: int | None) -> None:
+    """Only who is not root gets here: a directory without u+rwx. By a descriptor, for chmod would follow a link."""
+    place = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        os.chmod(b"/proc/self/fd/%d" % place, 0o700)
+    finally:
+        os.close(place)
 
 
 def _unlink(name: bytes | str, directory: int | None) -> None:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import IO, BinaryIO
 
 from kpy.errors import StoreError
+from kpy.util import erase
 
 _PREFIX, _SUFFIX = ".kpy-", ".tmp"
 
@@ -136,32 +137,6 @@ def remove_stale(directory: str | os.PathLike[str]) -> int:
 
 
 def remove_tree(path: str | os.PathLike[str]) -> None:
-    """Remove a directory and all in it, whatever the modes and however deep; follows no symlink.
-
-    Directories found deeper are first moved right below `path`, so that neither path lengths nor recursion nor open
-    files grow with the depth of a hostile tree. It is no error if there is nothing.
-    """
-    path = os.fspath(path)
-    if not os.path.isdir(path) or os.path.islink(path):
-        if os.path.lexists(path):
-            os.unlink(path)
-        return
-    waiting = [path]
-    while waiting:
-        directory = waiting.pop()
-        os.chmod(directory, 0o700)
-        with os.scandir(directory) as entries:
-            found = list(entries)
-        for entry in found:
-            if not entry.is_dir(follow_symlinks=False):
-                os.unlink(entry.path)
-            elif directory == path:
-                waiting.append(entry.path)
-            else:
-                flat = os.path.join(path, _PREFIX + secrets.token_hex(8))
-                os.chmod(entry.path, 0o700)  # moving a directory writes its ".."
-                os.rename(entry.path, flat)
-                waiting.append(flat)
-        if directory != path:
-            os.rmdir(directory)
-    os.rmdir(path)
+    """Remove a file, or a directory and all in it, whatever the modes and however deep; follows no symlink. It is no error
+    if there is nothing."""
+    erase.remove(os.fspath(path))

@@ -197,3 +197,13 @@ def test_half_a_list_of_volumes_is_none(
 
     with snapshotter.prepare((layers.add(USR_MERGED),), 1):
         assert os.listdir(top / "app") == ["mine"]
+
+
+def test_a_name_that_a_run_took_is_not_in_the_way(top: Path, layers: Layers, ledger: Ledger) -> None:
+    """What cannot be removed stays in a slot: a mount of the container's, say."""
+    (top / "etc/.kpy-slot/mounted").mkdir(parents=True)
+    place = Slots(ledger, ["kpy"], Volumes(top / "kpy/volumes.json"), str(top))
+
+    assert place.empty({b"etc/.kpy-slot/mounted"}) == []
+
+    assert os.listdir(top / "etc") == [".kpy-slot"]

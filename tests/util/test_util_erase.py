@@ -1,5 +1,6 @@
 """util/erase.py, linux/copytree.py, mountinfo.py: trees that hostile code wrote."""
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from kpy.linux.copytree import copy
+from kpy.util import unclaimed
 from kpy.util.erase import ancestors, empty, remove
 from kpy.util.mountinfo import below, parse
 
@@ -67,6 +69,44 @@ def test_deeper_than_descriptors_and_recursion(tmp_path: Path) -> None:
 
     assert empty(str(tmp_path / "root")) == []
     assert os.listdir(tmp_path / "root") == []
+
+
+@pytest.mark.parametrize("contested", [0, 3])
+def test_names_that_somebody_took(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, contested: int) -> None:
+    """What is too deep is moved to names that no RUN knows; if one were taken, to others."""
+    (tmp_path / "cache" / ".kpy-erase-1" / "x").mkdir(parents=True)
+    for name in ("aa", "zz"):
+        (tmp_path / "cache" / name).mkdir()
+        _deep(tmp_path / "cache" / name, 300)
+    names = [f"{number:016x}" for number in range(20)]
+    for number in range(contested):
+        (tmp_path / "cache" / f".kpy-{names[number]}" / "x").mkdir(parents=True)
+    if contested:
+        (tmp_path / "cache" / f".kpy-{names[contested]}").touch()
+        monkeypatch.setattr(unclaimed.secrets, "token_hex", lambda _: names.pop(0))
+
+    remove(str(tmp_path / "cache"))
+
+    assert os.listdir(tmp_path) == []
+
+
+def test_names_that_are_always_taken_are_no_endless_loop(tmp_path: Path) -> None:
+    def take(name: bytes) -> None:
+        raise FileExistsError(errno.EEXIST, "taken")
+
+    with pytest.raises(OSError, match="busy"):
+        unclaimed.take(take)
+
+
+def test_deep_directories_that_may_not_be_moved(tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    _deep(tmp_path / "root", 150)
+    for name in (["dddddddddd"] * count for count in range(95, 110)):
+        os.chmod(tmp_path.joinpath("root", *name), 0o500)
+
+    remove(str(tmp_path / "root"))
+
+    assert os.listdir(tmp_path) == []
 
 
 def test_directories_that_may_not_be_entered(tmp_path: Path) -> None:
