@@ -122,6 +122,7 @@ def _mount(mount: MountOp, step: Step, labels: Mapping[str, str]) -> str:
     owned = mount.kind in ("cache", "secret", "ssh")
     return f"mount {mount.kind}{origin} → {mount.target or '-'}" + _fields(
         id=mount.id,
+        namespace=mount.namespace,
         rw=mount.kind == "bind" and not mount.read_only,
         ro=mount.kind == "cache" and mount.read_only,
         sharing=mount.sharing if mount.kind == "cache" else "",

@@ -78,7 +78,8 @@ class GitOp:
 
 @dataclass(frozen=True, slots=True)
 class MountOp:
-    """A mount of a RUN. `input` is the position of its source among the step's inputs, -1 for none (R13-R18)."""
+    """A mount of a RUN. `input` is the position of its source among the step's inputs, -1 for none (R13-R18). `namespace`
+    is that of a cache's id: caches of another one are others, whatever their ids."""
 
     kind: str
     target: str
@@ -93,6 +94,7 @@ class MountOp:
     size: int = 0
     env: str = ""
     required: bool = False
+    namespace: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,4 +140,10 @@ def _mount(dispatcher: "Dispatcher", mount: ins.Mount, span: Span, inputs: list[
         size=parse_size(mount.size) if mount.size else 0,
         env=mount.env or "",
         required=bool(mount.required),
+        namespace=_namespace(dispatcher) if mount.kind == "cache" else "",
     )
+
+
+def _namespace(dispatcher: "Dispatcher") -> str:
+    """Which caches those of this build are: BuildKit's argument, which no ARG of a Dockerfile can set."""
+    return dict(dispatcher.planner.options.build_args).get("BUILDKIT_CACHE_MOUNT_NS") or ""

@@ -1,7 +1,7 @@
 """Cache mounts (R15): directories of the store that outlive builds; made once, shared or locked as the Dockerfile says.
 
-A directory is known by its id, the owner and mode that it starts with, and the content that it starts from, as in
-BuildKit. It is `NAME.d/data`: where nothing can be mounted it is moved to the RUN and back, which takes rights in the
+A directory is known by its namespace (BUILDKIT_CACHE_MOUNT_NS) and id, the owner and mode that it starts with, and the
+content that it starts from, as in BuildKit. It is `NAME.d/data`: where nothing can be mounted it is moved to the RUN and back, which takes rights in the
 directory that it is in, and nothing else may be there (kpy.sandbox.deputy). Beside that are `NAME.lock`, held by whoever has
 it mounted, and for more private users at once `NAME.1`, `NAME.2` and on; and where files cannot be given to others,
 `NAME.owners`: what a ledger says of those in it.
@@ -105,7 +105,13 @@ def _name(item: MountOp, inputs: Sequence[Value], services: Services) -> str:
     identity = f"{item.id}\0{item.uid}:{item.gid}:{item.mode:o}"
     if item.input >= 0:
         identity += f"\0{mount_key(item.source, inputs[item.input], services)}"
-    return hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()
+    name = _hash(identity)
+    # No id that a Dockerfile could choose means a cache in a namespace.
+    return f"{name}-{_hash(item.namespace)[:32]}" if item.namespace else name
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _private(base: Path, name: str, services: Services, stack: ExitStack) -> Path:

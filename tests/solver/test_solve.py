@@ -214,6 +214,23 @@ def test_r15_contents_of_caches_are_in_no_key(builder: Builder) -> None:
     assert (Path(builder.machine.runs[-1].mounts[0].source) / "kept").read_bytes() == b"kept"
 
 
+def test_caches_of_another_namespace_are_others(builder: Builder) -> None:
+    """A10: BUILDKIT_CACHE_MOUNT_NS keeps what trusted builds use from the others, whatever ids these choose."""
+
+    def build(namespace: str | None, ident: str) -> str:
+        arguments = () if namespace is None else (("BUILDKIT_CACHE_MOUNT_NS", namespace),)
+        text = f"FROM base\nARG BUILDKIT_CACHE_MOUNT_NS=main\nRUN --mount=type=cache,target=/c,id={ident} make"
+        builder.build(text, plan_options={"build_args": arguments}, no_cache=True)
+        return builder.machine.runs[-1].mounts[0].source
+
+    assert build("main", "deps") == build("main", "deps")
+    plain = build(None, "deps")
+    assert build("", "deps") == plain
+    others = [build("pr", "deps"), build(None, "main/deps"), build("ma", "in/deps"), build("main/", "deps"), plain]
+    assert build("main", "deps") not in others
+    assert len(set(others)) == 5
+
+
 def _write(directory: str, content: bytes) -> int:
     (Path(directory) / "kept").write_bytes(content)
     return 0
