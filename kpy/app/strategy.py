@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from kpy.app.options import Isolation
 from kpy.errors import SandboxError, StoreError
 from kpy.events import Reporter, Warned
-from kpy.linux import capabilities
+from kpy.linux import capabilities, libc
 from kpy.sandbox.base import Sandbox
 from kpy.snapshot.base import Snapshotter
 from kpy.solver.content import Layers
@@ -87,7 +87,7 @@ def prepare(isolation: Isolation, variables: Mapping[str, str], state: Path) -> 
                 raise SandboxError(
                     "--isolation=chroot needs root with CAP_SYS_CHROOT", hint="run as root, or use --isolation=userns"
                 )
-            return Place("chroot")
+            return _chroot()
         case _:
             return _auto(variables, state)
 
@@ -106,7 +106,7 @@ def _auto(variables: Mapping[str, str], state: Path) -> Place:
         except SandboxError as error:
             problem = problem or error
     if _may_chroot() and not live:
-        return Place("chroot")
+        return _chroot()
     return Place("none", _explained(problem, elsewhere=not live))
 
 
@@ -132,6 +132,12 @@ def _explained(problem: SandboxError | None, *, elsewhere: bool) -> SandboxError
 def in_bundle() -> bool:
     """Is this kpy run by the interpreter of the builder image?"""
     return sys.executable.startswith(BUNDLE + "/")
+
+
+def _chroot() -> Place:
+    """A RUN can leave the directory; it cannot read this process, which may hold credentials, unless it has CAP_SYS_PTRACE."""
+    libc.prctl(libc.PR_SET_DUMPABLE, 0)
+    return Place("chroot")
 
 
 def _may_chroot() -> bool:
