@@ -67,7 +67,7 @@ def build(options: BuildOptions, environment: Environment, report: Reporter, can
         options, sources, epoch = settle(options, environment, inputs.sources, inputs.remotes, report)
         inputs = replace(inputs, sources=sources)
         form = rewrite(options, epoch, report)
-        plan = make_plan(options, sources, inputs.resolve, report)
+        plan = make_plan(options, sources, inputs.resolve, report, cancel)
         if options.squash is not None:
             for target in plan.targets:
                 squashed_layers(plan, target, options.squash)  # an error comes before the build

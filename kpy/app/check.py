@@ -14,6 +14,7 @@ from kpy.errors import DockerfileError, InterruptedBuildError, KpyError
 from kpy.events import Reporter
 from kpy.plan import outline as outlines
 from kpy.plan.convert import convert
+from kpy.plan.effort import Effort
 from kpy.plan.notes import Notes
 from kpy.util.cancel import Cancel
 
@@ -48,7 +49,7 @@ def check(options: BuildOptions, environment: Environment, report: Reporter, can
         failure: KpyError | None = None
         try:
             planned = plan_options(options, inputs.sources, every_stage=not options.target)
-            warn_of_notices(convert(dockerfile, planned, inputs.resolve, notes).warnings, report)
+            warn_of_notices(convert(dockerfile, planned, inputs.resolve, notes, Effort(cancel.check)).warnings, report)
         except InterruptedBuildError:
             raise
         except KpyError as error:
@@ -63,7 +64,7 @@ def outline(
     """What the build of the target can be told. Raises KpyError."""
     with ExitStack() as stack:
         sources = open_inputs(options, environment, report, cancel, stack).sources
-        return outlines.outline(sources.dockerfile, plan_options(options, sources)), sources.dockerfile.source
+        return outlines.outline(sources.dockerfile, plan_options(options, sources), Effort(cancel.check)), sources.dockerfile.source
 
 
 def targets(

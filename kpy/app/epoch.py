@@ -24,6 +24,7 @@ from kpy.layer.entry import Kind
 from kpy.layer.source import FileSource
 from kpy.layer.tarread import read_tar
 from kpy.oci import platform as platforms
+from kpy.plan.effort import Effort
 from kpy.plan.model import GitOp, HttpOp
 from kpy.plan.names import NamedContexts
 from kpy.plan.scope import Globals, expand_in, platform_args
@@ -118,10 +119,10 @@ class _Named:
 
     def _source_of(self, stage: Stage) -> HttpOp | GitOp:
         """The one remote ADD of a stage that has nothing else."""
-        escape = self._sources.dockerfile.directives.escape
+        escape, effort = self._sources.dockerfile.directives.escape, Effort()
         values = {key: value for key, value in self._scope.values.items() if key != NAME}
         rule = f"a stage that is {NAME} must be FROM scratch with exactly one remote ADD"
-        if expand_in(stage.start.image, values, stage.start.span, escape) != "scratch":
+        if expand_in(stage.start.image, values, stage.start.span, escape, effort) != "scratch":
             raise stage.start.span.error(f"{NAME} stage must use FROM scratch", hint=rule)
         found: HttpOp | GitOp | None = None
         for item in stage.instructions:
@@ -129,11 +130,11 @@ class _Named:
                 for arg in item.args:
                     value = self._scope.build_args.get(arg.key)
                     if value is None and arg.value is not None:
-                        value = expand_in(arg.value, values, item.span, escape)
+                        value = expand_in(arg.value, values, item.span, escape, effort)
                     if value is not None:
                         values[arg.key] = value
             elif isinstance(item, Add) and found is None:
-                found = _remote(item, values, escape, rule)
+                found = _remote(item, values, escape, effort, rule)
             else:
                 raise item.span.error(f"{NAME} stage does not meet source-only requirements", hint=rule)
         if found is None:
@@ -141,11 +142,11 @@ class _Named:
         return found
 
 
-def _remote(item: Add, values: dict[str, str], escape: str, rule: str) -> HttpOp | GitOp:
-    words = [expand_in(word, values, item.span, escape) for word in item.sources]
+def _remote(item: Add, values: dict[str, str], escape: str, effort: Effort, rule: str) -> HttpOp | GitOp:
+    words = [expand_in(word, values, item.span, escape, effort) for word in item.sources]
     if len(words) != 1 or item.heredocs or not (is_http(words[0]) or is_git(words[0])):
         raise item.span.error(f"{NAME} stage must contain exactly one remote ADD source", hint=rule)
-    checksum = expand_in(item.checksum, values, item.span, escape) if item.checksum else ""
+    checksum = expand_in(item.checksum, values, item.span, escape, effort) if item.checksum else ""
     if is_http(words[0]):
         return HttpOp(words[0], checksum, url_filename(words[0]))
     try:

@@ -16,8 +16,10 @@ from kpy.errors import UsageError
 from kpy.events import Reporter, Warned
 from kpy.oci import platform as platforms
 from kpy.plan.convert import convert
+from kpy.plan.effort import Effort
 from kpy.plan.model import Notice, Plan, PlanOptions, ResolveImage
 from kpy.plan.notes import Notes
+from kpy.util.cancel import Cancel
 
 _ARGUMENT = "BUILDKIT_DOCKERFILE_CHECK"
 
@@ -49,14 +51,14 @@ def chosen_checks(dockerfile: Dockerfile, options: BuildOptions) -> Checks:
         raise UsageError(f"--build-arg {_ARGUMENT}: {error.message}", hint=error.hint) from error
 
 
-def make_plan(options: BuildOptions, sources: Sources, resolve: ResolveImage, report: Reporter) -> Plan:
+def make_plan(options: BuildOptions, sources: Sources, resolve: ResolveImage, report: Reporter, cancel: Cancel) -> Plan:
     """The plan of a build. Raises DockerfileError also for findings, if the Dockerfile wants that (`error=true`)."""
     dockerfile, notes = sources.dockerfile, Notes()
     _check_stages(options.no_cache_filter, dockerfile)
     checks = chosen_checks(dockerfile, options)
     found: tuple[Finding, ...] = ()
     try:
-        plan = convert(dockerfile, plan_options(options, sources), resolve, notes)
+        plan = convert(dockerfile, plan_options(options, sources), resolve, notes, Effort(cancel.check))
     finally:
         found = select(dockerfile, checks, [*check_file(dockerfile), *notes.findings])
         _warn(found, report)

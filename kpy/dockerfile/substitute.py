@@ -7,6 +7,8 @@ is tried twice and no pattern is slow. (BuildKit's stars do not match a line fee
 from typing import TypeAlias
 
 _ANY = ""
+_MOST_STEPS = 1 << 25  # of ours, each at a place of the value and of the pattern
+_MOST_COMPARED = 1 << 32  # characters, by str.rfind
 Piece: TypeAlias = tuple[str, ...]
 
 
@@ -14,8 +16,14 @@ class PatternError(ValueError):
     """The pattern has an escape that means nothing."""
 
 
-def _pieces(pattern: str) -> list[Piece]:
-    """The characters between the stars; `_ANY` for `?`."""
+class TooLongError(ValueError):
+    """The result would be longer than it may be."""
+
+
+def _pieces(pattern: str, value: str) -> list[Piece]:
+    """The characters between the stars; `_ANY` for `?`. Raises PatternError also for what would take minutes."""
+    if len(pattern) * len(value) > (_MOST_STEPS if "?" in pattern else _MOST_COMPARED):
+        raise PatternError("it is too long for such a long value")
     found: list[list[str]] = [[]]
     position = 0
     while position < len(pattern):
@@ -77,17 +85,19 @@ def _prefix(pieces: list[Piece], value: str, *, longest: bool) -> int:
 
 def trim(value: str, pattern: str, *, suffix: bool, longest: bool) -> str:
     """Cut off the prefix or suffix that matches. Raises PatternError."""
-    pieces = _pieces(pattern)
+    pieces = _pieces(pattern, value)
     if not suffix:
         return value[_prefix(pieces, value, longest=longest) :]
     turned = [piece[::-1] for piece in reversed(pieces)]
     return value[: len(value) - _prefix(turned, value[::-1], longest=longest)]
 
 
-def replace(value: str, pattern: str, replacement: str, *, every: bool) -> str:
-    """Replace the first match, or every one. The longest match counts. Raises PatternError."""
-    pieces = _pieces(pattern)
+def replace(value: str, pattern: str, replacement: str, *, every: bool, limit: int) -> str:
+    """Replace the first match, or every one. The longest match counts. Raises PatternError, TooLongError for more than
+    `limit` characters."""
+    pieces = _pieces(pattern, value)
     result: list[str] = []
+    room = limit - len(value)
     position, matched_to = 0, -1
     while position <= len(value):
         begin = _find(pieces[0], value, position)
@@ -98,6 +108,9 @@ def replace(value: str, pattern: str, replacement: str, *, every: bool) -> str:
         # As in Go, an empty match right behind another match does not count.
         if end > begin or begin != matched_to:
             result.append(replacement)
+            room += end - begin - len(replacement)
+            if room < 0:
+                raise TooLongError
         matched_to = position = end
         if end == begin:
             result.append(value[end : end + 1])

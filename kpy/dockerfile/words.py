@@ -9,11 +9,20 @@ from dataclasses import KW_ONLY, dataclass, field
 
 from kpy.dockerfile.forms import SPACE, FormError
 from kpy.dockerfile.span import suggest
-from kpy.dockerfile.substitute import PatternError, replace, trim
+from kpy.dockerfile.substitute import PatternError, TooLongError, replace, trim
 
 _SPECIAL_PARAMETERS = frozenset("@*#?-$!0")
 _MAX_DEPTH = 64
+_SHOWN = 200
+LONGEST = 1 << 20
+"""Characters that a word can expand to, unless it is longer as it is written."""
+
 _BLANKS = re.compile(f"[{SPACE}]+")
+
+
+def brief(text: str) -> str:
+    """The beginning of a text, for a message."""
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 class WordError(FormError):
@@ -77,6 +86,28 @@ def expand_heredoc(content: str, env: Mapping[str, str]) -> Expansion:
     return expand(content, env, skip_quotes=True)
 
 
+class _Text:
+    """Gathers text, of so many characters at most. Variables that have others several times grow like powers."""
+
+    def __init__(self, limit: int) -> None:
+        self.parts: list[str] = []
+        self._left = limit
+
+    def add(self, text: str) -> str:
+        self._left -= len(text)
+        if self._left < 0:
+            raise _too_long()
+        self.parts.append(text)
+        return text
+
+    def __str__(self) -> str:
+        return "".join(self.parts)
+
+
+def _too_long() -> WordError:
+    return WordError(f"it expands to more than {LONGEST >> 20} MiB", hint="do variables contain each other?")
+
+
 class _Words:
     """Gathers words. Blanks end a word if they are added plain, and are part of it if they are added raw."""
 
@@ -118,6 +149,7 @@ class _Lexer:
     depth: int = 0
 
     def __post_init__(self) -> None:
+        self.limit = max(LONGEST, len(self.text))
         special = "$" + self.escape + ("" if self.skip_quotes else "'\"")
         self.plain = {stop: re.compile(f"[^{re.escape(special + stop)}]+") for stop in ("", "}", "/")}
         self.plain_quoted = re.compile(f'[^{re.escape("$" + self.escape)}"]+')
@@ -142,7 +174,7 @@ class _Lexer:
         if self.depth > _MAX_DEPTH:
             raise WordError(f"syntax error: more than {_MAX_DEPTH} substitutions within each other")
         outer, self.raw_escapes = self.raw_escapes, raw_escapes
-        result: list[str] = []
+        result = _Text(self.limit)
         words = _Words()
         plain = self.plain[stop]
         quoted: dict[str, Callable[[], str]] = {}
@@ -153,23 +185,19 @@ class _Lexer:
                 break
             if run := plain.match(self.text, self.position):
                 self.position = run.end()
-                result.append(run[0])
-                words.plain(run[0])
+                words.plain(result.add(run[0]))
             elif character == "$":
-                result.append(self.dollar())
-                words.plain(result[-1])
+                words.plain(result.add(self.dollar()))
             elif character in quoted:
-                result.append(quoted[character]())
-                words.raw(result[-1])
+                words.raw(result.add(quoted[character]()))
             else:
-                result.append(self.escaped())
-                words.raw(result[-1])
+                words.raw(result.add(self.escaped()))
         if stop and not self.next():
             missing = "'}'" if stop == "}" else "'/' in ${}"
             raise WordError(f"syntax error: missing {missing} in the substitution")
         self.raw_escapes = outer
         self.depth -= 1
-        return "".join(result), words.finish()
+        return str(result), words.finish()
 
     def escaped(self) -> str:
         """An escape and the character behind it; at the end of the word it vanishes."""
@@ -187,25 +215,27 @@ class _Lexer:
     def double_quoted(self) -> str:
         self.position += 1
         mark = '"' if self.raw_quotes else ""
-        result = [mark]
+        result = _Text(self.limit)
+        result.add(mark)
         while character := self.peek():
             if character == '"':
                 self.position += 1
-                return "".join([*result, mark])
+                result.add(mark)
+                return str(result)
             if run := self.plain_quoted.match(self.text, self.position):
                 self.position = run.end()
-                result.append(run[0])
+                result.add(run[0])
             elif character == "$":
-                result.append(self.dollar())
+                result.add(self.dollar())
             else:
                 self.position += 1
                 if self.raw_escapes:
-                    result.append(character)
+                    result.add(character)
                 if self.peek() in ('"', "$", self.escape):
-                    result.append(self.next())
+                    result.add(self.next())
                 elif self.peek():
                     # Other characters cannot be escaped here: the escape stays.
-                    result.append(character)
+                    result.add(character)
         raise WordError("unexpected end of statement while looking for matching double-quote")
 
     def name(self) -> str:
@@ -268,10 +298,12 @@ class _Lexer:
             return self.text[begin : self.position]
         try:
             if kind == "/":
-                return replace(value or "", pattern, word, every=every)
+                return replace(value or "", pattern, word, every=every, limit=self.limit)
             return _substitute(name, value, modifier, word, self.env)
+        except TooLongError:
+            raise _too_long() from None
         except PatternError as error:
-            raise WordError(f"invalid pattern ({pattern or word}) in substitution: {error}") from error
+            raise WordError(f"invalid pattern ({brief(pattern or word)}) in substitution: {error}") from error
 
 
 def _substitute(name: str, value: str | None, modifier: str, word: str, env: Mapping[str, str]) -> str:

@@ -16,6 +16,7 @@ from kpy.oci.platform import Platform
 from kpy.plan import lint
 from kpy.plan.contexts import files_step, stage_of_files
 from kpy.plan.dispatch import Dispatcher
+from kpy.plan.effort import Effort
 from kpy.plan.graph import Graph
 from kpy.plan.model import (
     BaseImage,
@@ -36,18 +37,19 @@ from kpy.plan.state import StageState, absolute, initial_env, with_default_path
 
 
 def convert(
-    dockerfile: Dockerfile, options: PlanOptions, resolve: ResolveImage, notes: Notes | None = None
+    dockerfile: Dockerfile, options: PlanOptions, resolve: ResolveImage, notes: Notes | None = None, effort: Effort | None = None
 ) -> Plan:
-    """Plan the build of the target stage for each platform. What else it learns goes to `notes`.
+    """Plan the build of the target stage for each platform. What else it learns goes to `notes`; `effort` bounds it.
 
     Raises DockerfileError (with a span) for what the Dockerfile gets wrong, UsageError for the options, and what
-    `resolve` raises, with the line of the FROM.
+    `resolve` and `effort.check` raise, the first with the line of the FROM.
     """
     graph = Graph()
+    effort = effort or Effort()
     targets: list[Target] = []
     warnings: dict[str, Notice] = {}
     for platform in options.platforms or (options.build_platform,):
-        planner = _Planner(dockerfile, options, platform, resolve, graph, notes or Notes())
+        planner = _Planner(dockerfile, options, platform, resolve, graph, notes or Notes(), effort)
         try:
             targets.append(planner.target())
         except RecursionError as error:
@@ -62,7 +64,7 @@ class _Planner:
 
     def __init__(
         self, dockerfile: Dockerfile, options: PlanOptions, platform: Platform, resolve: ResolveImage, graph: Graph,
-        notes: Notes,
+        notes: Notes, effort: Effort,
     ) -> None:  # fmt: skip
         self.dockerfile = dockerfile
         self.options = options
@@ -70,6 +72,7 @@ class _Planner:
         self.resolve = resolve
         self.graph = graph
         self.notes = notes
+        self.effort = effort
         self.warnings: list[Notice] = []
         self.escape = dockerfile.directives.escape
         self.alone = len(dockerfile.stages) == 1
@@ -77,7 +80,7 @@ class _Planner:
         self.build_args = dict(options.build_args)
         stage_name = options.target or dockerfile.stages[-1].name
         predefined = platform_args(options.build_platform, platform, stage_name)
-        self.globals = Globals.evaluate(dockerfile.global_args, predefined, self.build_args, self.escape)
+        self.globals = Globals.evaluate(dockerfile.global_args, predefined, self.build_args, self.escape, effort)
         self.notes.findings += lint.check_froms(self, predefined, {name.lower() for name, *_ in options.contexts})
         self.states: dict[int, StageState] = {}
         self.in_work: list[Stage] = []
@@ -127,7 +130,7 @@ class _Planner:
 
     def base_name(self, start: From) -> str:
         """The expanded image name of a FROM."""
-        name = expand_in(start.image, self.globals.values, start.span, self.escape)
+        name = expand_in(start.image, self.globals.values, start.span, self.escape, self.effort)
         if not name:
             unset = re.findall(r"\$\{?(\w+)", start.image)
             hint = f"{', '.join(unset)} has no value: give it a default with ARG before FROM, or use --build-arg" if unset else ""
@@ -190,7 +193,7 @@ class _Planner:
         """The platform that a FROM asks for, else that of the target."""
         if not start.platform:
             return self.platform
-        text = expand_in(start.platform, self.globals.values, start.span, self.escape)
+        text = expand_in(start.platform, self.globals.values, start.span, self.escape, self.effort)
         if not text:
             raise start.span.error(f"empty platform value from expression {start.platform}")
         try:
@@ -203,7 +206,7 @@ class _Planner:
             stage=stage,
             platform=parent.platform,
             step=parent.step,
-            scope=parent.scope.child(initial_env(parent.runtime)),
+            scope=parent.scope.child(initial_env(parent.runtime), self.effort, stage.start.span),
             runtime=parent.runtime,
             base=parent.base,
             history=list(parent.history),

@@ -92,9 +92,11 @@ def _heredoc(dispatcher: "Dispatcher", doc: ins.Heredoc, item: ins.Copy | ins.Ad
     if not doc.expand:
         return doc.content
     try:
-        return expand_heredoc(doc.content, dispatcher.state.scope.env).text
+        text = expand_heredoc(doc.content, dispatcher.state.scope.env).text
     except FormError as error:
         raise item.span.error(f"failed to process the heredoc {doc.name}: {error.message}", hint=error.hint) from error
+    dispatcher.planner.effort.spend(len(text) - len(doc.content), item.span)
+    return text
 
 
 def _copy_sources(dispatcher: "Dispatcher", item: ins.Copy, sources: list[str], inputs: list[str]) -> str:

@@ -12,11 +12,12 @@ from kpy.dockerfile.words import expand, expand_words
 from kpy.oci.config import Healthcheck, ImageConfig, RuntimeConfig
 from kpy.oci.platform import Platform
 from kpy.plan import copying, lint, running
+from kpy.plan.effort import Effort
 from kpy.plan.graph import Graph
 from kpy.plan.history import go_healthcheck, go_list
 from kpy.plan.model import Notice, PlanOptions, ScratchOp, WorkdirOp
 from kpy.plan.notes import Notes
-from kpy.plan.scope import Globals
+from kpy.plan.scope import Globals, unprocessed
 from kpy.plan.state import StageState, absolute
 
 
@@ -30,6 +31,7 @@ class Planner(Protocol):
     alone: bool
     warnings: list[Notice]
     notes: Notes
+    effort: Effort
 
     def source_step(self, name: str, state: StageState, span: Span, /, *, mount: bool = False) -> tuple[str, str]:
         """The step that --from means, and `context` or `image`."""
@@ -49,6 +51,7 @@ class Dispatcher:
 
     def dispatch(self, item: ins.Instruction) -> None:
         """Apply one instruction. Raises DockerfileError at its span."""
+        self.planner.effort.check()
         match item:
             case ins.Run():
                 running.plan_run(self, item)
@@ -101,10 +104,11 @@ class Dispatcher:
         def process(word: str, **how: bool) -> str:
             try:
                 found = expand(word, env, escape=self.planner.escape, **how)
-                self._undefined(found.unset, span)
-                return found.text
             except FormError as error:
-                raise span.error(f"failed to process {word!r}: {error.message}", hint=error.hint) from error
+                raise unprocessed(word, span, error) from error
+            self.planner.effort.spend(len(found.text) - len(word), span)
+            self._undefined(found.unset, span)
+            return found.text
 
         return process
 
@@ -114,7 +118,7 @@ class Dispatcher:
         try:
             return expand_words(word, self.state.scope.env, escape=self.planner.escape)
         except FormError as error:
-            raise span.error(f"failed to process {word!r}: {error.message}", hint=error.hint) from error
+            raise unprocessed(word, span, error) from error
 
     def _undefined(self, unset: Iterable[str], span: Span) -> None:
         self.planner.notes.findings += lint.check_variables(unset, self.state.scope, span)
@@ -139,7 +143,7 @@ class Dispatcher:
         for arg in item.args:
             if arg.value is not None and arg.key not in self.planner.globals.build_args:
                 self.expand(arg.value, item.span)
-            found = self.state.scope.declare(arg, self.planner.globals, item.span, self.planner.escape)
+            found = self.state.scope.declare(arg, self.planner.globals, item.span, self.planner.escape, self.planner.effort)
             shown.append(found.key if found.value is None else f"{found.key}={found.value}")
         self.state.note("ARG " + " ".join(shown))
 
@@ -152,8 +156,8 @@ class Dispatcher:
         pairs = self._pairs(item)
         for name, value in pairs:
             runtime = runtime.with_env(name, value)
-            self.state.scope.env.pop(name, None)
-            self.state.scope.env[name] = value
+            self.state.scope.unset(name)
+            self.state.scope.set(name, value, item.span)
         self._set(runtime, "ENV " + " ".join(f"{name}={value}" for name, value in pairs))
 
     def _label(self, item: ins.Label) -> None:

@@ -15,6 +15,7 @@ from kpy.dockerfile.words import expand, expand_heredoc
 from kpy.errors import DockerfileError, UsageError
 from kpy.oci.platform import Platform
 from kpy.oci.reference import Reference
+from kpy.plan.effort import Effort
 from kpy.plan.scope import NON_ENV_ARGS, Globals, Scope
 
 _TARGET = "TARGETPLATFORM"
@@ -25,6 +26,7 @@ class Planner(Protocol):
 
     dockerfile: Dockerfile
     globals: Globals
+    effort: Effort
     escape: str
 
 
@@ -64,6 +66,7 @@ def check_froms(planner: Planner, predefined: Mapping[str, str], named: Collecti
     yield from _defaults(planner, predefined)
     earlier: set[str] = set()
     for stage in planner.dockerfile.stages:
+        planner.effort.check()
         yield from _undeclared(planner, stage.start)
         yield from _platform(planner, stage)
         yield from _unpinned(planner, stage.start, earlier, named)
@@ -104,11 +107,12 @@ def _platform(planner: Planner, stage: Stage) -> Iterator[Finding]:
 def _defaults(planner: Planner, predefined: Mapping[str, str]) -> Iterator[Finding]:
     """As if no build argument were given."""
     try:
-        values = Globals.evaluate(planner.dockerfile.global_args, predefined, {}, planner.escape).values
+        values = Globals.evaluate(planner.dockerfile.global_args, predefined, {}, planner.escape, planner.effort).values
     except DockerfileError:
         return
     for stage in planner.dockerfile.stages:
         image, span = stage.start.image, stage.start.span
+        planner.effort.check()
         if "$" not in image:
             continue  # as wrong as it may be, defaults have no part in it
         try:

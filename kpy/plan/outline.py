@@ -19,6 +19,7 @@ from kpy.oci.image import Image
 from kpy.oci.manifest import Manifest
 from kpy.oci.platform import Platform
 from kpy.plan.convert import convert
+from kpy.plan.effort import Effort
 from kpy.plan.lint import variables_in
 from kpy.plan.model import BaseImage, Plan, PlanOptions, RunOp
 from kpy.plan.notes import Notes
@@ -85,10 +86,10 @@ def targets(dockerfile: Dockerfile) -> tuple[TargetStage, ...]:
     )
 
 
-def outline(dockerfile: Dockerfile, options: PlanOptions) -> Outline:
+def outline(dockerfile: Dockerfile, options: PlanOptions, effort: Effort | None = None) -> Outline:
     """What the target and the stages it needs use. Raises DockerfileError, UsageError."""
     notes = Notes()
-    plan = convert(dockerfile, options, _empty_image, notes)
+    plan = convert(dockerfile, options, _empty_image, notes, effort)
     label = plan.targets[0].stage
     target = next(state.stage for state in notes.stages.values() if state.stage.label == label)
     return Outline(

@@ -41,11 +41,13 @@ def plan_run(dispatcher: "Dispatcher", item: ins.Run) -> None:
         ulimits=planner.options.ulimits,
         hostname=dict(planner.options.build_args).get("BUILDKIT_SANDBOX_HOSTNAME") or "",
     )
+    prefix = state.scope.run_prefix()
+    planner.effort.spend(sum(map(len, op.env)) + sum(map(len, prefix)), item.span)
     text = item.original.strip().splitlines()[0] if item.original.strip() else "RUN"
     state.step = planner.graph.add(
         op, inputs, name=state.next_name(text, alone=planner.alone), stage=state.stage.label, span=item.span
     )
-    state.note("RUN " + " ".join([*state.scope.run_prefix(), *argv]), layer=True)
+    state.note("RUN " + " ".join([*prefix, *argv]), layer=True)
 
 
 def _proxies(given: Mapping[str, str]) -> tuple[str, ...]:

@@ -6,12 +6,16 @@ from dataclasses import dataclass, field
 from kpy.dockerfile.forms import FormError
 from kpy.dockerfile.instructions import Arg, KeyValue
 from kpy.dockerfile.span import Span
-from kpy.dockerfile.words import expand
+from kpy.dockerfile.words import brief, expand
+from kpy.errors import DockerfileError
 from kpy.oci.platform import Platform
+from kpy.plan.effort import LARGEST_SCOPE, Effort
 
 # Usable in RUN without an ARG; kept out of history and cache key unless declared (A08).
 PROXY_ARGS = ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "FTP_PROXY", "ftp_proxy", "NO_PROXY",
               "no_proxy", "ALL_PROXY", "all_proxy")  # fmt: skip
+
+_ROW = 100  # bytes of a variable in a dict, about
 
 # Read by the builder, not given to RUN (A10).
 NON_ENV_ARGS = ("BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE")
@@ -39,26 +43,36 @@ class Globals:
     declared: dict[str, Span] = field(default_factory=dict)
 
     @staticmethod
-    def evaluate(args: tuple[Arg, ...], predefined: Mapping[str, str], build_args: Mapping[str, str], escape: str) -> "Globals":
+    def evaluate(
+        args: tuple[Arg, ...], predefined: Mapping[str, str], build_args: Mapping[str, str], escape: str, effort: Effort | None = None
+    ) -> "Globals":
         """Evaluate the global ARGs in order; --build-arg wins. Raises DockerfileError."""
+        effort = effort or Effort()
         found = Globals(build_args, {key: build_args.get(key, value) for key, value in predefined.items()})
         for instruction in args:
             for item in instruction.args:
                 found.declared[item.key] = instruction.span
                 value = build_args.get(item.key)
                 if value is None and item.value is not None:
-                    value = expand_in(item.value, found.values, instruction.span, escape)
+                    value = expand_in(item.value, found.values, instruction.span, escape, effort)
                 if value is not None:
                     found.values[item.key] = value
         return found
 
 
-def expand_in(word: str, env: Mapping[str, str], span: Span, escape: str) -> str:
+def expand_in(word: str, env: Mapping[str, str], span: Span, escape: str, effort: Effort) -> str:
     """Expand a word; a mistake becomes a DockerfileError at the span."""
     try:
-        return expand(word, env, escape=escape).text
+        found = expand(word, env, escape=escape).text
     except FormError as error:
-        raise span.error(f"failed to process {word!r}: {error.message}", hint=error.hint) from error
+        raise unprocessed(word, span, error) from error
+    effort.spend(len(found) - len(word), span)
+    return found
+
+
+def unprocessed(word: str, span: Span, error: FormError) -> DockerfileError:
+    """The error for a word that cannot be expanded."""
+    return span.error(f"failed to process {brief(word)!r}: {error.message}", hint=error.hint)
 
 
 @dataclass
@@ -71,19 +85,40 @@ class Scope:
 
     env: dict[str, str] = field(default_factory=dict)
     args: list[KeyValue] = field(default_factory=list)
+    size: int = 0
 
-    def child(self, image: Mapping[str, str]) -> "Scope":
+    def __post_init__(self) -> None:
+        self.size = sum(len(name) + len(value) for name, value in self.env.items())
+
+    def child(self, image: Mapping[str, str], effort: Effort, span: Span) -> "Scope":
         """The scope of a stage that is built FROM this one (A03): what its image's ENV says is stronger there than an ARG
         that came later."""
+        effort.spend((len(self.env) + len(self.args)) * _ROW, span)
         return Scope({**self.env, **image}, list(self.args))
 
-    def declare(self, item: KeyValue, outer: Globals, span: Span, escape: str) -> KeyValue:
+    def set(self, name: str, value: str, span: Span) -> None:
+        """Give a variable a value; its place stays. Raises DockerfileError if they are too many, or too long."""
+        before = self.env.get(name)
+        self.size += len(value) - len(before) if before is not None else len(name) + len(value)
+        if self.size > LARGEST_SCOPE:
+            raise span.error(
+                f"with {brief(name)}, the variables of this stage have more than {LARGEST_SCOPE >> 20} MiB", hint="put large texts into files of the context"
+            )
+        self.env[name] = value
+
+    def unset(self, name: str) -> None:
+        """Forget a variable, and its place."""
+        value = self.env.pop(name, None)
+        if value is not None:
+            self.size -= len(name) + len(value)
+
+    def declare(self, item: KeyValue, outer: Globals, span: Span, escape: str, effort: Effort) -> KeyValue:
         """ARG: --build-arg, else the default, else the global value of that name, else not set (A01, A07)."""
         value = outer.build_args.get(item.key)
         if value is None:
-            value = outer.values.get(item.key) if item.value is None else expand_in(item.value, self.env, span, escape)
+            value = outer.values.get(item.key) if item.value is None else expand_in(item.value, self.env, span, escape, effort)
         if value is not None and item.key not in NON_ENV_ARGS:
-            self.env[item.key] = value
+            self.set(item.key, value, span)
         found = KeyValue(item.key, value)
         self.args.append(found)
         return found

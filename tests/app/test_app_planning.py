@@ -14,6 +14,7 @@ from kpy.errors import DockerfileError, UsageError
 from kpy.events import Warned
 from kpy.oci import platform as platforms
 from kpy.solver.values import Context
+from kpy.util.cancel import Cancel
 from tests.fakes import KnownImages, RecordingReporter
 
 
@@ -24,11 +25,12 @@ def warned(text: str, directory: Path, ignore: tuple[str, ...] = (), *, fails: s
     images = KnownImages()
     images.add("base", platform=platforms.host())
     given = BuildOptions(".", **options)  # type: ignore[arg-type]
-    if fails:
-        with pytest.raises((DockerfileError, UsageError), match=fails):
-            make_plan(given, sources, images, report)
-    else:
-        assert make_plan(given, sources, images, report).targets
+    with Cancel() as cancel:
+        if fails:
+            with pytest.raises((DockerfileError, UsageError), match=fails):
+                make_plan(given, sources, images, report, cancel)
+        else:
+            assert make_plan(given, sources, images, report, cancel).targets
     return report.of(Warned)
 
 
