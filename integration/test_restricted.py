@@ -288,17 +288,15 @@ def test_a_mount_with_files_is_not_emptied(live: LiveKpy, busybox_base: str, wor
 
 def test_a_build_that_is_started_again_empties_what_it_left(live: LiveKpy, busybox_base: str, workdir: Path) -> None:
     """In another container of the same pod: the volumes are those of the build before."""
-    context = _context(workdir / "c", f"FROM {busybox_base}\nRUN mkdir /data && touch /data/new\n")
+    context = _context(workdir / "c", f"FROM {busybox_base}\nRUN ! test -e /data && mkdir /data && touch /data/new\n")
     for name in ("data", "state"):
         (workdir / name).mkdir()
         os.chown(workdir / name, 1000, 1000)
     volumes = ["--volume", f"{workdir}/data:/data", "--volume", f"{workdir}/state:/kpy/state"]
 
-    first = live("build", "--no-cache", ".", options=[*context, *PLACES["1000:1000"], *volumes])
-    assert (workdir / "data" / "new").exists()
-    again = live("build", "--no-cache", ".", options=[*context, *PLACES["1000:1000"], *volumes])
-
-    assert first.stdout == again.stdout
+    for _ in range(2):
+        live("build", "--no-cache", ".", options=[*context, *PLACES["1000:1000"], *volumes])
+        assert (workdir / "data" / "new").exists()
 
 
 def test_copies_alone_need_no_root_at_all(live: LiveKpy, busybox_base: str, workdir: Path) -> None:

@@ -13,7 +13,7 @@ from kpy.app import strategy as strategies
 from kpy.app.epoch import settle
 from kpy.app.export import Exports
 from kpy.app.inputs import Inputs, open_inputs
-from kpy.app.keep import needed_paths
+from kpy.app.keep import needed_paths, private_paths
 from kpy.app.options import BuildOptions, Environment
 from kpy.app.outputs import compression, rewrite
 from kpy.app.planning import make_plan
@@ -88,7 +88,8 @@ def _services(
     hashes = ContentHashes(store.directory / "hashes" / name, time.time_ns(), spool)
     stack.callback(hashes.save)
     means = strategies.Means(
-        layers, state_directory(environment), spool, needed_paths(options, environment), cancel, stack, report
+        layers, state_directory(environment), spool, needed_paths(options, environment), private_paths(options, environment),
+        cancel, stack, report,
     )  # fmt: skip
     return Services(
         store=store,

@@ -1,6 +1,7 @@
 """What a build still needs, or owns, of the file system that a live root empties: paths, not contents."""
 
 import os
+from collections.abc import Iterable
 
 from kpy.app.options import BuildOptions, Environment
 from kpy.app.world import credential_files, state_directory
@@ -22,6 +23,18 @@ def needed_paths(options: BuildOptions, environment: Environment) -> tuple[str, 
         named.append(os.path.join(options.context, options.file))
     named += [f"{file}.dockerignore" for file in (options.file,) if file not in ("", "-")]
     named += [str(path) for path in (*credential_files(environment), state_directory(environment))]
+    return _real(named, environment)
+
+
+def private_paths(options: BuildOptions, environment: Environment) -> tuple[str, ...]:
+    """Those of them that no Dockerfile is given anything of: keys, logins and the state. (A secret is the Dockerfile's to
+    mount.)"""
+    named = [options.sign_key, *(path for agent in options.ssh for path in agent.paths)]
+    named += [str(path) for path in (*credential_files(environment), state_directory(environment))]
+    return tuple(path for path in _real(named, environment) if os.path.lexists(path))
+
+
+def _real(named: Iterable[str], environment: Environment) -> tuple[str, ...]:
     found = {
         os.path.realpath(os.path.join(environment.directory, os.path.expanduser(path)))
         for path in named

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from kpy.app.options import Isolation
 from kpy.errors import SandboxError, StoreError
 from kpy.events import Reporter, Warned
-from kpy.linux import capabilities, libc
+from kpy.linux import capabilities, commandline, libc
 from kpy.sandbox.base import Sandbox
 from kpy.snapshot.base import Snapshotter
 from kpy.solver.content import Layers
@@ -61,12 +61,14 @@ class Place:
 @dataclass(frozen=True, slots=True)
 class Means:
     """What a strategy works with. `state` is kept between builds, `spool` goes with this one; `protected` are
-    the absolute paths that the build still needs when a live root has been emptied; `stack` ends with the build."""
+    the absolute paths that the build still needs when a live root has been emptied, `private` those that no RUN of another
+    uid than 0 may have; `stack` ends with the build."""
 
     layers: Layers
     state: Path
     spool: str
     protected: tuple[str, ...]
+    private: tuple[str, ...]
     cancel: Cancel
     stack: ExitStack
     report: Reporter
@@ -137,6 +139,7 @@ def in_bundle() -> bool:
 def _chroot() -> Place:
     """A RUN can leave the directory; it cannot read this process, which may hold credentials, unless it has CAP_SYS_PTRACE."""
     libc.prctl(libc.PR_SET_DUMPABLE, 0)
+    commandline.hide()
     return Place("chroot")
 
 
@@ -156,6 +159,8 @@ def _userns(state: Path) -> Place:
         place = _emulated(place)
         place = replace(place, notes=(Warned(why, found.problem.hint), *place.notes))
     enter(found)
+    if not place.private_pids:
+        commandline.hide()
     return place
 
 
@@ -270,7 +275,7 @@ def _make_live(place: Place, means: Means) -> tuple[Snapshotter, Sandbox]:
         ledger = Ledger()
         emulation = _emulation(ledger, place, means)
         # Root without rights is no owner of what the builder image has in / either.
-        ground = Slots(ledger, protected, Volumes(means.state / "volumes.json"))
+        ground = Slots(ledger, protected, Volumes(means.state / "volumes.json"), private=means.private)
     return (
         DirectorySnapshotter(ground, means.layers, protected=protected),
         LiveSandbox(means.spool, protected, emulation, f"{BUNDLE}/tmp/scripts"),

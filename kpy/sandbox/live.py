@@ -16,7 +16,7 @@ from dataclasses import replace
 
 import kpy
 from kpy.errors import SandboxError
-from kpy.linux import capabilities
+from kpy.linux import capabilities, commandline
 from kpy.linux import libc as linux
 from kpy.linux.users import home_of
 from kpy.sandbox.base import Mount, Process
@@ -202,7 +202,8 @@ def harden(protected: Sequence[str]) -> None:
     - Names of hosts are looked up in files and DNS only: the next image's nsswitch.conf may name modules, which the
       C library would load from the image.
     - This process is no longer dumpable: a RUN of the same user cannot read its memory or /proc/PID/environ, which
-      may hold credentials, unless it has CAP_SYS_PTRACE (ptrace(2), "Ptrace access mode checking").
+      may hold credentials, unless it has CAP_SYS_PTRACE (ptrace(2), "Ptrace access mode checking"). Nor is /proc/PID/cmdline
+      what it was: URLs and build arguments may hold passwords.
 
     Raises SandboxError if what runs kpy (interpreter, libraries, modules) is not all in protected paths.
     """
@@ -218,6 +219,7 @@ def harden(protected: Sequence[str]) -> None:
             b"hosts", b"files dns"
         )
     linux.prctl(linux.PR_SET_DUMPABLE, 0)
+    commandline.hide()
 
 
 def _outside(protected: Sequence[str]) -> str:

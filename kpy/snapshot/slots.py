@@ -34,19 +34,24 @@ from kpy.util.mountinfo import mount_points
 HOME = "kroot"
 # What a runtime puts into /etc, whoever mounts that.
 _RUNTIME = frozenset({b"etc/hosts", b"etc/hostname", b"etc/resolv.conf"})
+_FULL, _HELD = "is a mount that has files already: it is not emptied", "is a mount that the builder has files in"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Slots:
     """Implements `snapshot.ground.Ground` for `/`. `others` are paths relative to it that are not the image's: those
-    of the kernel, of the runtime and of the builder. `volumes`: those that an earlier build in this pod has used."""
+    of the kernel, of the runtime and of the builder. `volumes`: those that an earlier build in this pod has used. `private`: those
+    of the builder that no RUN may have."""
 
-    def __init__(self, ledger: Ledger, others: Iterable[str], volumes: Volumes, root: str = "/") -> None:
+    def __init__(
+        self, ledger: Ledger, others: Iterable[str], volumes: Volumes, root: str = "/", *, private: Iterable[str] = ()
+    ) -> None:
         self.root = root
         self.home = os.path.join(root, HOME)
         self._ledger = ledger
         self._volumes = volumes
         self._others = frozenset(os.fsencode(path.strip("/")) for path in others)
+        self._private = {os.fsencode(path.strip("/")).partition(b"/")[0]: path for path in private}
         self._links: set[bytes] = set()
         self._slots: dict[bytes, bytes] = {}
         self._why_not: dict[bytes, str] = {}
@@ -73,7 +78,7 @@ class Slots:
                 if name not in mounts and _is_empty_directory(path):
                     self._closed[name] = path  # the builder image's, in a read-only root: an image need not see it
             elif name in mounts and not self._is_for_us(name, path, mounts):
-                self._why_not[name] = "is a mount that has files already: it is not emptied"
+                self._why_not[name] = _HELD if self._has_builders(name) else _FULL
             else:
                 self._slots[name] = path
 
@@ -169,19 +174,29 @@ class Slots:
                 self._ledger.records[key] = Record(ABSENT, born=born)
 
     def _check(self, tree: Tree, keep: AbstractSet[bytes]) -> None:
-        missing = [
+        names = [os.fsencode(name) for name in tree.children("")]
+        for name in names:
+            if name in self._private:  # a directory that is the image's, too, is all the RUN's
+                raise SandboxError(
+                    f"the image has /{os.fsdecode(name)}, and the builder has {self._private[name]} there",
+                    hint="keep logins, keys and the state directory in /kpy, or at a name in / that no image has",
+                )
+        # What is in a volume with files would be the image's to read, whoever put it there: an earlier build, say.
+        missing: list[bytes] = [
             name
-            for name in map(os.fsencode, tree.children(""))
-            if name not in self._links and name not in self._slots and name not in keep
+            for name in names
+            if name not in self._links and name not in self._slots and (name not in keep or self._why_not.get(name) == _FULL)
         ]
         if not missing:
             return
         uid = os.geteuid()
-        names = ", ".join(f"/{os.fsdecode(name)}" for name in missing)
+        shown = ", ".join(f"/{os.fsdecode(name)}" for name in missing)
         whys = [f"/{os.fsdecode(name)} {why}" for name in missing if (why := self._why_not.get(name))]
         raise SandboxError(
-            f"the image has {names}, which uid {uid} cannot have in this container" + (f": {'; '.join(whys)}" if whys else ""),
-            hint="mount an emptyDir at each of them, or make a builder image that has them (see Containerfile)",
+            f"the image has {shown}, which uid {uid} cannot have in this container" + (f": {'; '.join(whys)}" if whys else ""),
+            hint="mount an empty volume there for each build, or keep /kpy/state on a volume that goes with it"
+            if any(self._why_not.get(name) == _FULL for name in missing)
+            else "mount an emptyDir at each of them, or make a builder image that has them (see Containerfile)",
         )
 
     def scan(self, keep: AbstractSet[bytes], /) -> Index:

@@ -53,14 +53,14 @@ def test_auto_outside_of_the_builder_image_is_never_live() -> None:
 
 def test_a_live_root_that_the_build_needs_itself(tmp_path: Path) -> None:
     with ExitStack() as stack, Cancel() as cancel:
-        means = Means(cast(Layers, None), tmp_path, str(tmp_path), ("/", "/kpy/state"), cancel, stack, silent)
+        means = Means(cast(Layers, None), tmp_path, str(tmp_path), ("/", "/kpy/state"), (), cancel, stack, silent)
         with pytest.raises(SandboxError, match="the build needs / itself"):
             strategy(Place("live"), means)()
 
 
 def test_why_no_run_can_be_done_is_said_when_one_is_asked_for(tmp_path: Path) -> None:
     with ExitStack() as stack, Cancel() as cancel:
-        means = Means(cast(Layers, None), tmp_path, str(tmp_path), (), cancel, stack, silent)
+        means = Means(cast(Layers, None), tmp_path, str(tmp_path), (), (), cancel, stack, silent)
         get = strategy(Place("none", SandboxError("no namespaces")), means)
         with pytest.raises(SandboxError, match="no namespaces"):
             get()

@@ -174,6 +174,31 @@ def test_a_volume_is_not_ours_because_an_attribute_says_so(
         assert os.listdir(top / "app") == ["mine"]
 
 
+def test_a_volume_with_files_is_no_directory_of_an_image(
+    top: Path, layers: Layers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who put them there? An earlier build, say: they would be in this one's root."""
+    (top / "app/.profile").write_text("evil")
+    snapshotter = DirectorySnapshotter(_mounted_at_app(top, monkeypatch), layers, protected=["kpy"])
+    base = layers.add([*USR_MERGED, LayerItem(Entry("app", Kind.DIR, 0o755))])
+
+    with pytest.raises(SandboxError, match="/app is a mount that has files already") as caught, snapshotter.prepare((base,), 1):
+        pass
+
+    assert "mount an empty volume there for each build" in caught.value.hint
+    assert (top / "app/.profile").read_text() == "evil"
+
+
+def test_an_image_has_no_directory_that_the_builders_logins_are_in(top: Path, layers: Layers) -> None:
+    (top / "app/.docker").mkdir()
+    place = Slots(Ledger(), ["kpy", "app/.docker"], Volumes(top / "kpy/v"), str(top), private=["/app/.docker/config.json"])
+    snapshotter = DirectorySnapshotter(place, layers, protected=["kpy", "app/.docker"])
+    base = layers.add([*USR_MERGED, LayerItem(Entry("app", Kind.DIR, 0o755))])
+
+    with pytest.raises(SandboxError, match="the image has /app, and the builder has /app/.docker/config.json there"), snapshotter.prepare((base,), 1):
+        pass
+
+
 def test_another_volume_at_the_same_name_is_not_ours(top: Path, layers: Layers, monkeypatch: pytest.MonkeyPatch) -> None:
     _mounted_at_app(top, monkeypatch)
     (top / "app").rename(top / "kpy/before")
