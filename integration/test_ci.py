@@ -9,13 +9,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import builder as builders
 import pytest
 import servers
 import trees
 import yaml
+from builder import LiveKpy
 from jobs import hostile, spawn
 from people import Kpy
-from servers import Registry
+from servers import Docker, Registry
 
 HERE = Path(__file__).resolve().parent
 GITLAB = HERE / "gitlab" / "kpy.gitlab-ci.yml"
@@ -57,7 +59,7 @@ def test_nothing_is_fetched_by_a_name_that_may_be_anybodys() -> None:
     for path, text in texts.items():
         for used in re.findall(r"uses: (\S+)", text):
             assert used.startswith(("actions/", "<OWNER>/")), path
-        for image in re.findall(r"(?<!_)image: *([^\s{#]+)", text):
+        for image in re.findall(r"^ *image: *([^\s{#]+)", text, re.MULTILINE):
             assert image in ("python:3.12-slim", "$(params.KPY_IMAGE)"), path
         assert not re.search(r"pip install (?:-\S+ +)*(?![-\"])\S", text.replace("\\\n", " ")), path
     job = yaml.safe_load(texts[GITLAB])[".kpy-build"]
@@ -161,20 +163,31 @@ def test_the_gitlab_job_installs_a_path_without_the_password(
 # --- Tekton
 
 
-def test_the_tekton_step(kpy: Kpy, project: Path, registry: Registry, busybox_base: str, workdir: Path) -> None:
+def test_the_tekton_step(docker: Docker, project: Path, registry: Registry, busybox_base: str, workdir: Path) -> None:
+    """In kpy's image, with the rights and the volumes that the step asks for, and no others."""
     task = yaml.safe_load((HERE / "tekton" / "kpy-build.yaml").read_text())
     assert (task["apiVersion"], task["kind"]) == ("tekton.dev/v1", "Task")
     spec = task["spec"]
     (step,) = spec["steps"]
-    (project / "Dockerfile").write_text("ARG BASE\nFROM $BASE\nARG WORD\nRUN echo $WORD > /said\n")
+    (project / "Dockerfile").write_text("ARG BASE\nFROM $BASE\nARG WORD\nRUN mkdir /app && echo $WORD > /app/said\n")
+    stolen = hostile(project)
+    options = ["--user", str(step["securityContext"]["runAsUser"]), "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
+    options += [word for item in step["env"] for word in ("--env", f"{item['name']}={item['value']}")]
+    for mount in step["volumeMounts"]:
+        place = workdir / mount["name"]
+        place.mkdir()
+        place.chmod(0o777)  # an emptyDir
+        options += ["--volume", f"{place}:{mount['mountPath']}"]
     results = workdir / "results"
     results.mkdir()
-    os.chown(results, kpy.user.uid, kpy.user.gid)
+    results.chmod(0o777)
+    options += ["--volume", f"{results}:/tekton/results", "--volume", f"{project}:/workspace/source", "--workdir", step["workingDir"]]
     name = f"{registry.host}/ci/tekton:1"
     known = {item["name"]: item["default"] for item in spec["params"] if item["type"] == "string" and "default" in item}
+    assert "KPY_IMAGE" not in known, "an image that nobody named"
     values = {f"params.{key}": value for key, value in {**known, "IMAGE": name}.items()}
-    values |= {f"results.{item['name']}.path": str(results / item["name"]) for item in spec["results"]}
-    values |= {f"workspaces.{item['name']}.path": str(project) for item in spec["workspaces"]}
+    values |= {f"results.{item['name']}.path": f"/tekton/results/{item['name']}" for item in spec["results"]}
+    values |= {f"workspaces.{item['name']}.path": f"/workspace/{item['name']}" for item in spec["workspaces"]}
     arguments: list[str] = []
     for word in step["args"]:
         if word == "$(params.EXTRA_ARGS[*])":
@@ -182,11 +195,12 @@ def test_the_tekton_step(kpy: Kpy, project: Path, registry: Registry, busybox_ba
         else:
             arguments.append(re.sub(r"\$\((.*?)\)", lambda match: values[match[1]], word))
     assert step["command"] == ["kpy"]
-    kpy(*arguments)
+    LiveKpy(docker, builders.make(docker))(*arguments, options=options)
     digest = trees.inspect(name)["Digest"]
     assert (results / "IMAGE_DIGEST").read_text() == digest
     assert (results / "IMAGES").read_text() == f"{name.removesuffix(':1')}@{digest}\n"
-    assert (trees.unpack(name, workdir / "tree") / "said").read_text() == "tekton\n"
+    assert (trees.unpack(name, workdir / "tree") / "app" / "said").read_text() == "tekton\n"
+    assert not stolen.exists()
 
 
 def test_the_tekton_step_is_restricted() -> None:
@@ -196,3 +210,6 @@ def test_the_tekton_step_is_restricted() -> None:
     assert context["allowPrivilegeEscalation"] is False
     assert context["capabilities"] == {"drop": ["ALL"]}
     assert {mount["name"] for mount in spec["steps"][0]["volumeMounts"]} == {volume["name"] for volume in spec["volumes"]}
+    text = (HERE / "tekton" / "kpy-build.yaml").read_text()
+    assert 'set-security-context: "true"' in text
+    assert "fsGroup" in text

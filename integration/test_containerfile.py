@@ -69,3 +69,30 @@ def test_kpy_builds_its_own_image_the_same_twice_and_that_image_builds(
             assert trees.described(f"{made}:{number}", workdir / f"tree{number}")["app/file"].startswith("-rw-r--r-- 5:6")
     finally:
         docker("image", "rm", "--force", f"{name}:1")
+
+
+def test_the_image_with_a_shell(docker: Docker, registry: Registry, bundler_base: str, source: Path, workdir: Path) -> None:
+    """`--target debug`: the same image, and the commands of busybox."""
+    kpy = LiveKpy(docker, builders.make(docker))
+    base = f"{registry.host}/kpy/bundler-with-busybox"
+    context = workdir / "base"
+    context.mkdir()
+    context.chmod(0o755)
+    shutil.copy("/bin/busybox", context / "busybox")
+    (context / "Dockerfile").write_text(f"FROM {bundler_base}\nCOPY busybox /usr/local/bin/\n")
+    kpy("build", "--push", "-t", base, ".", options=[*RESTRICTED, "--volume", f"{context}:/workspace:ro"])
+    name = f"{registry.host}/kpy/debug:1"
+    kpy(
+        "build", "-f", "Containerfile", "--push", "--build-arg", f"BASE={base}", "--build-arg", "SOURCE_DATE_EPOCH=0", "--target", "debug",
+        "--build-arg", "PIP_FIND_LINKS=/mnt/source/wheels", "--build-arg", "PIP_NO_INDEX=1", "-t", name, ".",
+        options=[*RESTRICTED, "--volume", f"{source}:/workspace:ro"],
+    )  # fmt: skip
+    docker("pull", name)
+    try:
+        run = ("run", "--rm", *RESTRICTED)
+        assert docker(*run, "--entrypoint", "/busybox/sh", name, "-c", "command -v kpy && which tail && kpy --version | tail -n 1").split()[:3] == [
+            "/kpy/bin/kpy", "/kpy/busybox/tail", "kpy",
+        ]  # fmt: skip
+        assert docker(*run, name, "--version").startswith("kpy ")
+    finally:
+        docker("image", "rm", "--force", name)

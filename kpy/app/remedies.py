@@ -118,10 +118,20 @@ def _container(diagnosis: Diagnosis, program: str) -> tuple[Remedy, ...]:
 
 def _github(diagnosis: Diagnosis) -> tuple[Remedy, ...]:
     if diagnosis.facts.container:
+        if diagnosis.outlook.possible:
+            return (Remedy("RUN works as it is: no step is needed.", ()),)
         return (
             Remedy(
-                "RUN works as it is." if diagnosis.outlook.possible else "A job in a container: RUN needs root in kpy's own image:",
-                ("container:", "  image: ghcr.io/OWNER/kpy:latest", "  options: --user 0"),
+                "A job in a container: kpy's own image with a shell does a RUN without rights. Its steps are `run:` only, for actions such as "
+                "actions/checkout need programs that it does not have; so the context is the commit:",
+                (
+                    "runs-on: ubuntu-24.04",
+                    "container:",
+                    "  image: registry.example/kpy:debug    # yours: kpy build -f Containerfile --target debug",
+                    "  options: --user 1001",
+                    "steps:",
+                    '  - run: kpy build "$GITHUB_SERVER_URL/$GITHUB_REPOSITORY.git#$GITHUB_SHA"',
+                ),
             ),
         )
     steps = []

@@ -28,6 +28,9 @@ from kpy.util.locks import FileLock, is_held_above
 BUNDLE = "/kpy"
 """Where the interpreter of the builder image is, with all that it needs (EXECUTION C)."""
 
+SHELL = "/busybox"
+"""Where GitLab's runner looks for a shell, at each script of a job: in the builder image that has one, a link to /kpy/busybox."""
+
 CONSENT = "KPY_DISPOSABLE_ROOT"
 """Set to 1 by the builder image: the root file system is nobody's and may be emptied. The place of the interpreter alone
 does not say so: somebody may have copied it to a machine."""
@@ -79,6 +82,10 @@ def prepare(isolation: Isolation, variables: Mapping[str, str], state: Path) -> 
 
     Raises SandboxError only for an isolation that was asked for by name; `auto` keeps it for the first RUN.
     """
+    if (problem := _no_python()) is not None:
+        if isolation != "auto":
+            raise problem
+        return Place("none", problem)
     match isolation:
         case "userns":
             return _userns(state)
@@ -129,6 +136,17 @@ def _explained(problem: SandboxError | None, *, elsewhere: bool) -> SandboxError
         other = "build in a container of the kpy image: RUN needs no rights there"
         hint = f"{hint}; or {other}" if hint else other
     return SandboxError(problem.message, errno=problem.errno, hint=hint)
+
+
+def _no_python() -> SandboxError | None:
+    """A RUN is started by programs of ours, which need the interpreter that runs us. In what PyInstaller, cx_Freeze, PyOxidizer or
+    Nuitka make, sys.executable is the whole program, or nothing: to start it would start another build."""
+    if not (hasattr(sys, "frozen") or hasattr(sys, "oxidized") or "__compiled__" in globals()) and os.access(sys.executable or "", os.X_OK):
+        return None
+    return SandboxError(
+        "this kpy is a program without a Python interpreter of its own (PyInstaller or the like), which a RUN needs",
+        hint="install kpy with pip, or build in a container of the kpy image",
+    )
 
 
 def in_bundle() -> bool:
@@ -265,7 +283,8 @@ def _make_live(place: Place, means: Means) -> tuple[Snapshotter, Sandbox]:
             hint="give the build context, the outputs and kpy's own files directories of their own",
         )
     _take_turn(Path(BUNDLE, "tmp", "live.lock"), means)
-    protected = (*LIVE_PATHS, BUNDLE, *means.protected)
+    shell = (SHELL,) if os.path.realpath(SHELL).startswith(BUNDLE + "/") else ()
+    protected = (*LIVE_PATHS, BUNDLE, *shell, *means.protected)
     ground: Ground = Directory("/")
     emulation = NONE
     if not place.ids:

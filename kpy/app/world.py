@@ -5,6 +5,7 @@ from pathlib import Path
 
 from kpy.app import statedir
 from kpy.app.options import Environment, RegistrySettings
+from kpy.errors import StoreError
 from kpy.registry.client import RegistryClient
 from kpy.registry.credentials import Credentials
 from kpy.registry.hosts import Hosts
@@ -26,7 +27,13 @@ def _home(environment: Environment) -> Path:
         return Path(os.path.join(environment.directory, home))
     from platformdirs import user_data_path
 
-    return user_data_path("kpy", appauthor=False)
+    try:
+        return user_data_path("kpy", appauthor=False)
+    except RuntimeError as error:  # of pathlib: no HOME, and nobody of this uid in passwd
+        raise StoreError(
+            f"uid {os.geteuid()} has no home directory: HOME is not set, and /etc/passwd does not know the uid",
+            hint="set KPY_HOME to a directory of your own: kpy keeps its files there",
+        ) from error
 
 
 def open_store(environment: Environment) -> Store:
@@ -34,7 +41,12 @@ def open_store(environment: Environment) -> Store:
     from kpy.app.strategy import in_bundle
 
     directory = state_directory(environment)
-    statedir.claim(directory, mounted=in_bundle())
+    try:
+        statedir.claim(directory, mounted=in_bundle())
+    except StoreError as error:
+        if "KPY_HOME" not in error.hint:
+            error.hint = f"{error.hint}; KPY_HOME names it"
+        raise
     return Store(directory)
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from kpy.errors import SandboxError, StoreError
-from kpy.layer.entry import LayerItem
+from kpy.layer.entry import Kind, LayerItem
 from kpy.layer.tree import Tree
 from kpy.oci.image import Chain, Layer
 from kpy.snapshot.base import LayerContent, Snapshot
@@ -156,6 +156,12 @@ class DirectorySnapshotter:
                     f"the image has files in /{path}, which is a mount of this container, or the builder's",
                     hint="mount it where no image has files: the build context in /kpy/workspace, say",
                 )
+            for above in sorted(map(text, ancestors({os.fsencode(path)}))):
+                entry = self._state.tree.lookup(above)
+                if entry is not None and entry.kind is not Kind.DIR and above not in KERNEL_PATHS:
+                    raise SandboxError(
+                        f"the image's /{above} is no directory, but the container's is: /{path} is mounted there", hint=_elsewhere(path)
+                    )
 
     def _empty(self) -> None:
         self._state.tree = Tree.empty()
@@ -178,7 +184,7 @@ class DirectorySnapshotter:
                 if f"'{above}'" in error.message or f"'{above}/" in error.message:  # it, or what is below it
                     raise SandboxError(
                         f"{error.message}; /{above} is not uid {os.geteuid()}'s: it was made for what is mounted at /{place}",
-                        hint="mount that at a directory of its own in /, or below /kpy",
+                        hint=_elsewhere(place),
                     ) from error
             raise
 
@@ -189,6 +195,13 @@ class DirectorySnapshotter:
                 full = os.path.join(os.fsencode(self._ground.home), above)
                 if os.path.isdir(full) and not os.access(full, os.W_OK, effective_ids=True):
                     yield text(path), text(above)
+
+
+def _elsewhere(place: str) -> str:
+    """What to do about a mount that is in the way of an image."""
+    if place.endswith("/docker-init"):
+        return "start the container without --init: kpy ends all processes of a RUN by itself"
+    return "mount that at a directory of its own in /, or below /kpy"
 
 
 @contextmanager
