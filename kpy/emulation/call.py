@@ -8,6 +8,7 @@ from kpy.emulation.guard import Guard
 from kpy.emulation.identities import Identities
 from kpy.emulation.memory import Memory
 from kpy.emulation.paths import Place, Places
+from kpy.emulation.unconnected import Sockets
 from kpy.linux.seccomp import Listener
 from kpy.linux.syscalls import Arch
 
@@ -34,6 +35,7 @@ class World:
         self.places = Places()
         self.identities = Identities(first)
         self.number = 0
+        self.sockets = Sockets(listener, arch)
         self.memory = Memory(self._is_waiting)
         self.umask_matters = False
         """Has somebody set an umask that takes bits from the owner?"""

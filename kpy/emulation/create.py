@@ -22,6 +22,7 @@ from kpy.linux.ledger import physical
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from socket import socket
 
     from kpy.emulation.call import Handler
 
@@ -302,6 +303,25 @@ def _symlink(call: Call, content: int, place: Place) -> int | None:
         os.symlink(call.world.memory.path(call.pid, content), where.path, dir_fd=where.dir_fd)
 
     return _make(call, place, stat.S_IFLNK | 0o777, make)
+
+
+def bound(call: Call, path: bytes, bind: "Callable[[], socket]") -> "socket":
+    """What `bind` gives, which makes a Unix socket at the path, from the caller's directory: a file as the caller would make
+    it."""
+    place = call.world.places.of_path(call.pid, AT_FDCWD, path)
+    call.world.guard.search(call.who, place, follow=False)
+    new = _New(call, place, stat.S_IFSOCK | 0o777)
+    mode = 0o777 & ~call.umask() if new.by_kernel else physical(new.mode)
+    os.chdir(b"/proc/%d/cwd" % call.pid)
+    os.umask(0o777 & ~mode)
+    try:
+        made = bind()
+    finally:
+        os.umask(0)  # as it is in this process (kpy.sandbox.emulated)
+        os.chdir(b"/")
+    if not new.by_kernel:
+        _record(call, place, new, follow=False)
+    return made
 
 
 def _bind(call: Call) -> int | None:

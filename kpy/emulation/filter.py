@@ -16,8 +16,9 @@ _ABSENT = (Rule(fail(errno.ENOSYS)),)
 _LOCKS, _LOW = 10, 0xFFFFFFFF  # RLIMIT_LOCKS
 _DEVICE = 0o20000  # the bit that S_IFCHR and S_IFBLK have, and regular files, FIFOs and sockets have not
 _PR_SET_DUMPABLE, _PR_GET_NO_NEW_PRIVS = 4, 39
-_AF_NETLINK, _NETLINK_AUDIT = 16, 9
-_SO_PEERCRED, _SO_PEERGROUPS = 17, 59
+_AF_UNIX, _AF_NETLINK, _NETLINK_AUDIT = 1, 16, 9
+_DATAGRAM = 2  # the bit that SOCK_DGRAM and SOCK_RAW have, and SOCK_STREAM and SOCK_SEQPACKET have not
+_SO_PEERCRED, _SO_PEERGROUPS, _SO_PEERPIDFD = 17, 59, 77
 _PRIO_USER = 2  # linux/resource.h; of ioprio_set (linux/ioprio.h), one more
 _OF_ANOTHER = (Rule(NOTIFY, Argument(0, "any", _LOW)),)
 _ACL_ROOM = 132  # acl_ea_size(16)
@@ -100,6 +101,17 @@ UNRECORDED: dict[str, tuple[Rule, ...]] = {
     **dict.fromkeys(("getxattr", "lgetxattr", "fgetxattr"), (Rule(ALLOW, Argument(3, "is", _ACL_ROOM)), Rule(NOTIFY))),
 }
 
+_MADE = (Rule(NOTIFY, Argument(0, "is", _AF_UNIX)),)
+SOCKETS: dict[str, tuple[Rule, ...]] = {
+    # Where a RUN sees files of the builder, and so sockets (kpy.emulation.sockets).
+    "socket": (*_MADE, *RULES["socket"]),
+    "socketpair": (Rule(NOTIFY, Argument(0, "is", _AF_UNIX), Argument(1, "any", _DATAGRAM)),),
+    "connect": _ALWAYS,
+    # A descriptor of the process at the other end: that would be ours. Linux before 6.5 had none.
+    "getsockopt": (Rule(fail(errno.ENOPROTOOPT), Argument(1, "is", 1), Argument(2, "is", _SO_PEERPIDFD)), *RULES["getsockopt"]),
+    "socketcall": _first_argument(1, 2, 3, 8),  # socket, bind, connect, socketpair (linux/net.h)
+}
+
 PLAIN: dict[str, tuple[Rule, ...]] = {
     # Without a listener: what root does succeeds and is forgotten.
     **dict.fromkeys(
@@ -123,9 +135,9 @@ PLAIN: dict[str, tuple[Rule, ...]] = {
 _NAMES_OF_ROOT = ("getuid", "geteuid", "getgid", "getegid", "old_getuid", "old_geteuid", "old_getgid", "old_getegid")
 
 
-def watching(arch: Arch, *, attributes: bool = True) -> bytes:
-    """The filter of the emulation. `attributes`: are any recorded?"""
-    return assemble(arch, RULES if attributes else {**RULES, **UNRECORDED})
+def watching(arch: Arch, *, attributes: bool = True, sockets: bool = False) -> bytes:
+    """The filter of the emulation. `attributes`: are any recorded? `sockets`: are there some to be kept from the RUN?"""
+    return assemble(arch, {**RULES, **({} if attributes else UNRECORDED), **(SOCKETS if sockets else {})})
 
 
 def forgetting(arch: Arch, *, root: bool) -> bytes:

@@ -7,7 +7,7 @@ at, so what handlers do to files and ledger is one step for the processes.
 import errno
 import struct
 
-from kpy.emulation import attributes, create, ids, listing, names, owners, peers, programs, slots
+from kpy.emulation import attributes, create, ids, listing, names, owners, peers, programs, slots, sockets
 from kpy.emulation.call import ANSWERED, PROCEED, Call, World
 from kpy.emulation.credentials import Credentials
 from kpy.emulation.files import Files
@@ -46,8 +46,15 @@ class Emulation:
         """See World."""
         return self._world.denied
 
+    @property
+    def datagram(self) -> bool:
+        """See Sockets."""
+        return self._world.sockets.datagram
+
     def step(self) -> None:
         """Answer one notification; wait for it if there is none, but not longer than until a signal. Raises nothing."""
+        if self._world.sockets.waiting:
+            self._world.sockets.go_on()
         try:
             fields = _NOTIFICATION.unpack(self._listener.receive())
         except OSError:
@@ -119,6 +126,7 @@ class Emulation:
     def close(self) -> None:
         """All processes are gone."""
         self._world.memory.close()
+        self._world.sockets.close()
         self._interrupted.close()
 
 
@@ -129,7 +137,7 @@ def _tables(arch: Arch) -> "dict[int, dict[int, tuple[str, Handler]]]":
     rooms = (ids, owners, create, names, listing, attributes, programs, peers, stats)
     for table in [room.handlers if isinstance(room, Stats) else room.HANDLERS for room in rooms]:
         handlers.update(table)
-    handlers = slots.around(handlers)
+    handlers = sockets.around(slots.around(handlers))
     return {
         interface.audit: {
             number: (name, handlers[name]) for name, number in interface.numbers.items() if name in handlers

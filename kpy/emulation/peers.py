@@ -29,7 +29,7 @@ def _getsockopt(call: Call) -> int | None:
     """SO_PEERCRED and SO_PEERGROUPS; filter.py lets through all else."""
     descriptor, _, option, value, length = call.args[:5]
     room = struct.unpack("<I", call.read(length, 4))[0]
-    inode = _socket(call.pid, descriptor & 0xFFFFFFFF)
+    inode = inode_of(call.pid, descriptor & 0xFFFFFFFF)
     if inode is None:
         return PROCEED  # no socket: the kernel's error
     peer = _peer(inode)
@@ -50,7 +50,7 @@ def _getsockopt(call: Call) -> int | None:
     return 0
 
 
-def _socket(pid: int, descriptor: int) -> int | None:
+def inode_of(pid: int, descriptor: int) -> int | None:
     """The inode of the process's socket."""
     try:
         return _inode(os.readlink(f"/proc/{pid}/fd/{descriptor}"))

@@ -12,13 +12,18 @@ from kpy.emulation.identities import is_marked, mark
 from kpy.linux import landlock, libc, seccomp
 from kpy.linux.syscalls import Arch
 
+NO_DATAGRAMS = (
+    "RUN could not use a datagram Unix socket: with one, it could reach sockets of the builder here (Linux 7.1 and later can "
+    "tell them apart). Stream sockets work; for this one, build where user namespaces are allowed"
+)
+"""A line for the user: what a RUN wanted (kpy.emulation.sockets)."""
 OUTER = -1
 """In place of an errno: a kpy that runs this one emulates."""
 
 
-def confine(channel: socket.socket, arch: Arch, *, root: bool, attributes: bool, refused: int = 0) -> bool:
+def confine(channel: socket.socket, arch: Arch, *, root: bool, attributes: bool, refused: int = 0, sockets: bool = False) -> bool:
     """Come under the emulation, or what there is in its place; `receive` is told which at the other end of the channel.
-    `attributes`: are any recorded? `refused`: the errno that says why there can be none, where that is known (a listener may be given and be of no use).
+    `attributes`: are any recorded? `sockets`: are there some to be kept from it? `refused`: the errno that says why there can be none, where that is known (a listener may be given and be of no use).
     False: this process is emulated already, by a kpy that runs this one, and has ids to set like any other.
 
     Also out of reach of what is not the RUN's: no process of it can read the builder's memory, or signal it, where the
@@ -33,7 +38,7 @@ def confine(channel: socket.socket, arch: Arch, *, root: bool, attributes: bool,
             raise OSError(refused, os.strerror(refused))
         if not mark():
             raise OSError(errno.EPERM, "the hard limit of locks is too low")
-        listener = seccomp.install_with_listener(filters.watching(arch, attributes=attributes), arch)
+        listener = seccomp.install_with_listener(filters.watching(arch, attributes=attributes, sockets=sockets), arch)
     except OSError as error:
         if error.errno == errno.EBUSY and is_emulated:
             channel.send(struct.pack("<i", OUTER))

@@ -18,7 +18,8 @@ _VERSION = 1
 _PATH_BENEATH = 1
 _EXECUTE, _WRITE, _READ, _LIST, _REFER, _TRUNCATE = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 13, 1 << 14
 _CHANGE = ((1 << 13) - 1) & ~(_EXECUTE | _WRITE | _READ | _LIST) | _REFER  # making and removing names
-_SCOPE_SIGNAL = 1 << 1
+_RESOLVE_UNIX = 1 << 16
+_SCOPE_ABSTRACT_UNIX_SOCKET, _SCOPE_SIGNAL = 1 << 0, 1 << 1
 
 
 def version(arch: Arch) -> int:
@@ -28,6 +29,11 @@ def version(arch: Arch) -> int:
         return libc.syscall(arch.numbers["landlock_create_ruleset"], "landlock_create_ruleset", 0, 0, _VERSION)
     except OSError:
         return 0
+
+
+def keeps_sockets(arch: Arch) -> bool:
+    """Can this kernel's Landlock keep Unix sockets with a path from being connected to (version 9, Linux 7.1)?"""
+    return version(arch) >= 9
 
 
 def keep_apart(arch: Arch) -> str:
@@ -55,15 +61,16 @@ def keep_apart(arch: Arch) -> str:
 def only(arch: Arch, whole: "Sequence[str]", programs: "Sequence[str]") -> str:
     """From now on this thread, and all that comes of it, can read and change files in `whole` only, and read those in
     `programs`: files or directories, with all below. What files there are, everybody still sees. no_new_privs must be
-    set. Nor can it signal processes that do not come of it, where the kernel has that (version 6). Gives what is kept
+    set. Nor can it signal processes that do not come of it, or connect to abstract Unix sockets of
+    others, where the kernel has that (version 6); Unix sockets with a path are files from version 9 on. Gives what is kept
     apart: "signals" (and files), "files", or "" where there is no Landlock, or only the first, which would keep files
     from being moved. Raises OSError where there is one and it refuses: the thread is not restricted then.
     """
     found = version(arch)
     if found < 2:
         return ""
-    use = _EXECUTE | _WRITE | _READ | (_TRUNCATE if found >= 3 else 0)
-    rules = _ruleset(arch, use | _CHANGE, _SCOPE_SIGNAL if found >= 6 else 0)
+    use = _EXECUTE | _WRITE | _READ | (_TRUNCATE if found >= 3 else 0) | (_RESOLVE_UNIX if found >= 9 else 0)
+    rules = _ruleset(arch, use | _CHANGE, _SCOPE_SIGNAL | _SCOPE_ABSTRACT_UNIX_SOCKET if found >= 6 else 0)
     try:
         for path in whole:
             _allow(arch, rules, path, use | _CHANGE, use)

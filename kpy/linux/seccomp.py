@@ -248,6 +248,10 @@ class Listener:
                 self._adds_and_sends = False  # before 5.14 there was no way to do both at once
         self.answer(number, self._add(struct.pack("<QIIII", number, 0, descriptor, 0, flags)), 0)
 
+    def put(self, number: int, descriptor: int, *, close_on_exec: bool) -> int:
+        """Give the caller a copy of our descriptor, and say which it is there. The call is not yet answered."""
+        return self._add(struct.pack("<QIIII", number, 0, descriptor, 0, 0o2000000 if close_on_exec else 0))
+
     def replace(self, number: int, descriptor: int, target: int, *, close_on_exec: bool) -> None:
         """Put a copy of our descriptor in the place of the caller's own. The call is not yet answered."""
         flags = 0o2000000 if close_on_exec else 0

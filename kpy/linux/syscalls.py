@@ -50,7 +50,7 @@ open_tree_attr 467 file_getattr 468 file_setattr 469
 X86_64 = Arch(
     "x86_64", AUDIT_ARCH_X86_64, StatLayout(144, mode=24, uid=28, gid=32, rdev=40),
     """
-    open 2 stat 4 fstat 5 lstat 6 access 21 socket 41 bind 49 getsockopt 55 clone 56 execve 59 truncate 76 getcwd 79 chdir 80 fchdir 81 rename 82
+    open 2 stat 4 fstat 5 lstat 6 access 21 socket 41 connect 42 bind 49 socketpair 53 getsockopt 55 clone 56 execve 59 truncate 76 getcwd 79 chdir 80 fchdir 81 rename 82
     mkdir 83 rmdir 84 creat 85 link 86 unlink 87 symlink 88 readlink 89 chmod 90 fchmod 91 chown 92 fchown 93 lchown 94 umask 95 getdents64 217
     getuid 102 getgid 104 setuid 105 setgid 106 geteuid 107 getegid 108 setreuid 113 setregid 114 getgroups 115
     setgroups 116 setresuid 117 getresuid 118 setresgid 119 getresgid 120 setfsuid 122 setfsgid 123 capget 125
@@ -71,7 +71,7 @@ AARCH64 = Arch(
     renameat 38 truncate 45 faccessat 48 chdir 49 fchdir 50 chroot 51 fchmod 52 fchmodat 53 fchownat 54 fchown 55
     openat 56 readlinkat 78 newfstatat 79 fstat 80 utimensat 88 unshare 97 capget 90 capset 91 setregid 143 setgid 144 setreuid 145 setuid 146
     setresuid 147 getresuid 148 setresgid 149 getresgid 150 setfsuid 151 setfsgid 152 getgroups 158 setgroups 159
-    setrlimit 164 umask 166 prctl 167 keyctl 219 getuid 174 geteuid 175 getgid 176 getegid 177 socket 198 bind 200 getsockopt 209
+    setrlimit 164 umask 166 prctl 167 keyctl 219 getuid 174 geteuid 175 getgid 176 getegid 177 socket 198 socketpair 199 bind 200 connect 203 getsockopt 209
     clone 220 execve 221 prlimit64 261 renameat2 276 setpriority 140 sched_setparam 118 sched_setscheduler 119 sched_setaffinity 122
     ioprio_set 30 sched_setattr 274 seccomp 277 execveat 281 statx 291
     """, _YOUNG,
@@ -83,7 +83,7 @@ I386 = Arch(
     """
     open 5 creat 8 link 9 unlink 10 execve 11 chdir 12 mknod 14 chmod 15 old_lchown 16 old_setuid 23 old_getuid 24
     utime 30 access 33 rename 38 mkdir 39 rmdir 40 old_setgid 46 old_getgid 47 old_geteuid 49 old_getegid 50 umask 60
-    chroot 61 old_setreuid 70 old_setregid 71 setrlimit 75 old_getgroups 80 old_setgroups 81 symlink 83 readlink 85 truncate 92
+    chroot 61 old_setreuid 70 old_setregid 71 setrlimit 75 old_getgroups 80 socketcall 102 old_setgroups 81 symlink 83 readlink 85 truncate 92
     fchmod 94 old_fchown 95 clone 120 fchdir 133 old_setfsuid 138 old_setfsgid 139 old_setresuid 164 old_setresgid 170
     prctl 172 old_chown 182 getcwd 183 getdents64 220 capget 184 capset 185 lchown 198 getuid 199 getgid 200 geteuid 201 getegid 202
     setreuid 203 setregid 204 getgroups 205 setgroups 206 fchown 207 setresuid 208 getresuid 209 setresgid 210
@@ -92,7 +92,7 @@ I386 = Arch(
     lremovexattr 236 fremovexattr 237 utimes 271 openat 295 mkdirat 296 mknodat 297 fchownat 298 futimesat 299
     unlinkat 301 renameat 302 linkat 303 symlinkat 304 readlinkat 305 fchmodat 306 faccessat 307 unshare 310 utimensat 320 prlimit64 340 setpriority 97
     sched_setparam 154 sched_setscheduler 156 sched_setaffinity 241 ioprio_set 289 sched_setattr 351
-    renameat2 353 seccomp 354 execveat 358 socket 359 bind 361 getsockopt 365 statx 383
+    renameat2 353 seccomp 354 execveat 358 socket 359 socketpair 360 bind 361 connect 362 getsockopt 365 statx 383
     """, _YOUNG,
 )  # fmt: skip
 

@@ -24,9 +24,9 @@ _TICK = 0.05  # seconds
 
 class Emulated:
     """The side that answers. Made before the fork of the RUN's first process, which is `uid`, `gid` and `groups`.
-    `refused`: the errno that says why it can answer nothing, 0 if it can."""
+    `refused`: the errno that says why it can answer nothing, 0 if it can. `sockets`: are there some to be kept from the RUN?"""
 
-    def __init__(self, ledger: int, uid: int, gid: int, groups: "Iterable[int]", refused: int = 0) -> None:
+    def __init__(self, ledger: int, uid: int, gid: int, groups: "Iterable[int]", refused: int = 0, *, sockets: bool = False) -> None:
         self._file = ledger
         os.set_inheritable(self._file, False)
         with open(self._file, "rb", closefd=False) as file:
@@ -35,6 +35,7 @@ class Emulated:
         assert arch is not None  # who started us has looked
         self._arch = arch
         self._refused = refused
+        self._sockets = sockets
         self._first = credentials.of_user(uid, gid, tuple(groups))
         self._ours, self._theirs = socket.socketpair()
         self._emulation: Emulation | None = None
@@ -64,7 +65,8 @@ class Emulated:
         with self._theirs:
             attributes = self._ledger.has_attributes()
             return start.confine(
-                self._theirs, self._arch, root=self._first.euid == 0, attributes=attributes, refused=self._refused
+                self._theirs, self._arch, root=self._first.euid == 0, attributes=attributes, refused=self._refused,
+                sockets=self._sockets,
             )
 
     def follow(self, child: int) -> int | None:
@@ -89,6 +91,8 @@ class Emulated:
                 if status is not None:
                     signal.setitimer(signal.ITIMER_REAL, 0)
                     self.warning = start.denied(emulation.denied)
+                    if emulation.datagram:
+                        self.warning += "; " * bool(self.warning) + start.NO_DATAGRAMS
                     return status
 
     def finish(self, passing: "Iterable[int]" = ()) -> None:

@@ -51,17 +51,17 @@ def main(spec_fd: int, outcome_fd: int) -> None:
     stopped = _stop_on_signal(running)
     if os.getppid() != spec["parent"]:
         return  # it died before we could ask to be told
-    alone = False
+    kept = ""
     try:
         _leave_keys()
         if spec["reach"] is not None:
-            alone = _confine(*spec["reach"])
+            kept = _confine(*spec["reach"])
     except _Refused as error:
         os.write(outcome_fd, _refusal(error))
         return
     emulated = None
     if spec["ledger"] is not None:
-        emulated = Emulated(spec["ledger"], spec["uid"], spec["gid"], _groups(spec), spec["refused"])
+        emulated = Emulated(spec["ledger"], spec["uid"], spec["gid"], _groups(spec), spec["refused"], sockets=_must_keep_sockets(kept))
     read, write = os.pipe2(os.O_CLOEXEC)
     child = os.fork()
     if child == 0:
@@ -76,7 +76,7 @@ def main(spec_fd: int, outcome_fd: int) -> None:
         refused = file.read()
     status = _wait(child) if status is None else status
     running.clear()
-    left = reap.end_children(alone=alone)
+    left = reap.end_children(alone=kept == "signals")
     outcome: dict[str, Any] = {"status": status}
     if left:  # kpy looks for them, and says what it finds
         outcome = {"error": f"{len(left)} processes of RUN did not end", "errno": 0}
@@ -104,17 +104,17 @@ def _stop_on_signal(running: list[int]) -> list[int]:
     return stopped
 
 
-def _confine(whole: Sequence[str], programs: Sequence[str]) -> bool:
+def _confine(whole: Sequence[str], programs: Sequence[str]) -> str:
     """Keep this process, and so the RUN for which it does things, from the files of the builder. We do what the RUN asks:
     what only its own process could not reach, it would reach through us. A kernel without Landlock keeps nothing; one that
-    has it and refuses is an error, for a RUN must not be less confined than it was said to be. Are the RUN's processes the
-    only ones that we can signal now?"""
+    has it and refuses is an error, for a RUN must not be less confined than it was said to be. Gives what
+    landlock.only does."""
     arch = syscalls.native()
     if arch is None:
         raise _Refused("files cannot be kept from a RUN on this kind of machine", errno.ENOSYS)
     try:
         seccomp.no_new_privs()
-        return landlock.only(arch, whole, programs) == "signals"
+        return landlock.only(arch, whole, programs)
     except OSError as error:
         raise _Refused("cannot keep the builder's files from the RUN", error.errno or 0) from error
 
@@ -127,6 +127,12 @@ def _leave_keys() -> None:
             keyring.leave(arch)
     except OSError as error:
         raise _Refused("cannot give the RUN a session keyring of its own", error.errno or 0) from error
+
+
+def _must_keep_sockets(kept: str) -> bool:
+    """Are there files that are kept from the RUN, but not sockets?"""
+    arch = syscalls.native()
+    return bool(kept) and arch is not None and not landlock.keeps_sockets(arch)
 
 
 def _refusal(refused: _Refused) -> bytes:

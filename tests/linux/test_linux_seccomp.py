@@ -56,7 +56,7 @@ def test_what_is_watched_has_a_handler_and_the_reverse(arch: Arch) -> None:
 
 
 def _notifies(name: str) -> bool:
-    return any(rule.action == NOTIFY for rule in filters.RULES.get(name, ()))
+    return any(rule.action == NOTIFY for rule in (*filters.RULES.get(name, ()), *filters.SOCKETS.get(name, ())))
 
 
 @EITHER
@@ -112,12 +112,29 @@ def test_attributes_are_not_asked_for_where_none_are_recorded(arch: Arch) -> Non
         assert run(every, arch.numbers[name], arch.audit, *args) == NOTIFY, name
 
 
+@EITHER
+def test_sockets_are_looked_at_where_there_are_some_to_be_kept(arch: Arch) -> None:
+    """What a RUN sends costs nothing, and neither do sockets of the internet until they are connected."""
+    program, none = filters.watching(arch, sockets=True), filters.watching(arch)
+    for name, args, action in (
+        ("connect", (3, 1, 16), NOTIFY), ("socket", (1, 1, 0), NOTIFY), ("socket", (1, 0x80002, 0), NOTIFY), ("socket", (1 << 32 | 1, 1, 0), NOTIFY),
+        ("socket", (2, 2, 0), ALLOW), ("socketpair", (1, 1, 0), ALLOW), ("socketpair", (1, 5, 0), ALLOW), ("socketpair", (1, 0x802, 0), NOTIFY),
+        ("socketpair", (1, 3, 0), NOTIFY), ("getsockopt", (3, 1, 77), fail(errno.ENOPROTOOPT)),
+    ):  # fmt: skip
+        assert run(program, arch.numbers[name], arch.audit, *args) == action, name
+        assert run(none, arch.numbers[name], arch.audit, *args) == ALLOW, name
+    assert run(program, arch.numbers["socket"], arch.audit, 16, 3, 9) == fail(errno.EPROTONOSUPPORT)
+    assert run(program, arch.numbers["getsockopt"], arch.audit, 3, 1, 17) == NOTIFY
+
+
 def test_32_bit_programs_on_x86() -> None:
     program = filters.watching(X86_64)
     assert run(program, I386.numbers["getuid"], I386.audit) == NOTIFY
     assert run(program, I386.numbers["old_setuid"], I386.audit) == fail(0)
     assert run(program, 102, I386.audit) == ALLOW  # getuid of x86_64, socketcall here
     assert run(program, I386.numbers["open"], I386.audit, 0, 1) == NOTIFY
+    keeping = filters.watching(X86_64, sockets=True)
+    assert [run(keeping, 102, I386.audit, sub) == NOTIFY for sub in (1, 2, 3, 4, 8, 11, 16)] == [True, True, True, False, True, False, False]
 
 
 def test_interfaces_that_nobody_answers_for_fail() -> None:
