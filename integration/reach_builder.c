@@ -55,8 +55,24 @@ static void attack(const char *pid, const char *place) {
     TRY(setpriority(PRIO_PGRP, atoi(pid), 19));
     TRY(setpriority(PRIO_USER, 0, 19));
     TRY(syscall(SYS_ioprio_set, 1, atoi(pid), 7 | 3 << 13));
+    TRY(syscall(SYS_ioprio_set, 2, atoi(pid), 7 | 3 << 13));
+    TRY(syscall(SYS_ioprio_set, 3, 0, 7 | 3 << 13));
+    TRY(syscall(SYS_ioprio_set, 3, getuid(), 7 | 3 << 13));
+    TRY(setpriority(PRIO_USER, getuid(), 19));
     snprintf(path, sizeof path, "%s/secret", place);
     TRY(setxattr(path, "user.kpy.root", "1", 1, 0));
+    int directory = open(place, O_PATH | O_DIRECTORY);
+    TRY(chmod(path, 0));
+    TRY(chmod(path, 04755));
+    TRY(fchmodat(directory, "secret", 0400, 0));
+    TRY(syscall(452 /* fchmodat2 */, directory, "secret", 0400, 0));
+    TRY(fchmodat(AT_FDCWD, place, 0, 0));
+    snprintf(path, sizeof path, "/proc/self/fd/%d", directory);
+    TRY(chmod(path, 0555));
+    symlink(place, "/opt/link");
+    TRY(chmod("/opt/link/secret", 0400));
+    TRY(chmod("/opt/link", 0500));
+    TRY(chown("/opt/link/secret", 5, 5));
 }
 
 int main(int argc, char **argv) {

@@ -15,6 +15,10 @@ from kpy.emulation.paths import Place
 from kpy.linux.ledger import ABSENT, Key, Ledger, Record, physical
 from kpy.linux.syscalls import STATX_BTIME, STATX_BTIME_BIT, STATX_DEV, STATX_INO, STATX_SIZE, Arch
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 CAPABILITY = "security.capability"
 PRIVATE = "user.kpy."
 """What the names begin with of attributes that are on disk for us: in no layer (kpy.layer.device), and shown to nobody."""
@@ -46,7 +50,9 @@ class File:
 class Files:
     """Looks at files and changes what they are."""
 
-    def __init__(self, ledger: Ledger, arch: Arch) -> None:
+    def __init__(self, ledger: Ledger, arch: Arch, tops: frozenset[bytes] | None = None) -> None:
+        """`tops`: the names in `/` of what is the RUN's, where not all is."""
+        self.tops = tops
         self.records = ledger.records
         self.has_attributes = ledger.has_attributes()
         """Has any file? cp asks for them of each."""
@@ -98,8 +104,8 @@ class Files:
         rdev: int | None = None, xattrs: dict[str, bytes] | None = None,
     ) -> None:  # fmt: skip
         """Make it what is said; the rest stays."""
-        place, old = file.place, file.record
         mode = file.mode if mode is None else mode
+        old = file.record
         new = Record(
             mode,
             file.uid if uid is None else uid,
@@ -107,11 +113,15 @@ class Files:
             file.rdev if rdev is None else rdev,
             xattrs=xattrs if xattrs is not None else old.xattrs if old is not None else {},
         )
-        on_disk = file.status.st_mode
+        with self.held(file.place, follow=file.follow) as (place, follow):
+            self._write(file, new, place, follow=follow)
+
+    def _write(self, file: File, new: Record, place: Place, *, follow: bool) -> None:
+        on_disk, old, mode = file.status.st_mode, file.record, new.mode
         try:
             # This changes nothing but the time of the last change: the snapshot then looks at the file, and an
             # overlay copies it up now, not after its time of birth is noted. (And it takes away set-id bits.)
-            os.chown(place.path, -1, -1, dir_fd=place.dir_fd, follow_symlinks=file.follow)
+            os.chown(place.path, -1, -1, dir_fd=place.dir_fd, follow_symlinks=follow)
             kept = stat.S_IMODE(on_disk) if stat.S_ISDIR(on_disk) else stat.S_IMODE(on_disk) & ~_SET_IDS
             if not stat.S_ISLNK(on_disk) and physical(mode) != kept:
                 os.chmod(place.path, physical(mode), dir_fd=place.dir_fd)
@@ -119,25 +129,51 @@ class Files:
         except OSError as error:
             if error.errno not in _UNOWNED:  # another's: /dev/null of the container, say. It shows as changed.
                 raise
-        key, new.born = self._identity(place.path, place.dir_fd, follow=file.follow)
-        self._stand_for(file, frozenset(old.xattrs if old is not None else ()), frozenset(new.xattrs))
+        key, new.born = self._identity(place.path, place.dir_fd, follow=follow)
+        self._stand_for(place, frozenset(old.xattrs if old is not None else ()), frozenset(new.xattrs), follow=follow)
         if _is_plain(new, on_disk):
             self.records.pop(key, None)
         else:
             self.records[key] = new
 
-    def _stand_for(self, file: File, before: frozenset[str], after: frozenset[str]) -> None:
+    @contextlib.contextmanager
+    def held(self, place: Place, *, follow: bool) -> "Iterator[tuple[Place, bool]]":
+        """What is there, to be changed, and whether to follow it: where some files are the builder's, it stays the same
+        whatever becomes of the path. Raises OSError EPERM for one of them: the kernel would let its owner change it."""
+        if self.tops is None:
+            yield place, follow
+            return
+        flags = os.O_PATH | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
+        descriptor = os.open(place.path, flags, dir_fd=place.dir_fd)
+        try:
+            path = b"/proc/self/fd/%d" % descriptor
+            name = os.readlink(path)
+            if name[:1] == b"/" and name.split(b"/", 2)[1] not in self.tops and name != b"/" and os.fstat(descriptor).st_nlink:
+                raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+            yield Place(path), True
+        finally:
+            os.close(descriptor)
+
+    def set_mode(self, place: Place, mode: int, *, follow: bool) -> bool:
+        """Change the mode on disk, and nothing else. False: the kernel may do it for the caller, wherever the path leads."""
+        if self.tops is None:
+            return False
+        with self.held(place, follow=follow) as (found, _):
+            os.chmod(found.path, mode)
+        return True
+
+    def _stand_for(self, place: Place, before: frozenset[str], after: frozenset[str], *, follow: bool) -> None:
         """Who asks how long the names of all attributes are, is not always answered here (kpy.emulation.filter): on disk,
         each that is recorded has one that is longer. Where it can have none, cp takes the file to have no attributes."""
         if not before and not after:
             return
         self.has_attributes = True
-        path = file.place.path if file.place.dir_fd is None else b"/proc/self/fd/%d/%b" % (file.place.dir_fd, file.place.path)
+        path = place.path if place.dir_fd is None else b"/proc/self/fd/%d/%b" % (place.dir_fd, place.path)
         with contextlib.suppress(OSError):
             for name in before - after:
-                os.removexattr(path, _STANDS_FOR + name, follow_symlinks=file.follow)
+                os.removexattr(path, _STANDS_FOR + name, follow_symlinks=follow)
             for name in after - before:
-                os.setxattr(path, _STANDS_FOR + name, b"", follow_symlinks=file.follow)
+                os.setxattr(path, _STANDS_FOR + name, b"", follow_symlinks=follow)
 
     def vanish(self, file: File) -> None:
         """It is a slot's directory, which stays, and stands for none from now on."""

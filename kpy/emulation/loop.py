@@ -31,9 +31,9 @@ _MOST_AFTERWARDS = 4096
 class Emulation:
     """Has the listener and answers it."""
 
-    def __init__(self, listener: int, ledger: Ledger, first: Credentials, arch: Arch) -> None:
+    def __init__(self, listener: int, ledger: Ledger, first: Credentials, arch: Arch, tops: frozenset[bytes] | None = None) -> None:
         self._listener = Listener(listener)
-        self._world = World(self._listener, Files(ledger, arch), first, arch)
+        self._world = World(self._listener, Files(ledger, arch, tops), first, arch)
         self._native = arch.audit
         self._quicker = Quicker(self._world, arch)
         self._handlers: dict[int, dict[int, tuple[str, Handler]]] = _tables(arch)

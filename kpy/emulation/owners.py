@@ -69,12 +69,12 @@ def _chmod(call: Call, place: Place, wanted: int, *, follow: bool) -> int | None
     call.world.guard.search(who, place, follow=follow)
     file = files.look(place, follow=follow)
     if stat.S_ISLNK(file.mode):
-        return PROCEED  # the kernel says that this is not to be had
+        raise refuse(errno.EOPNOTSUPP)
     if not permissions.owns(who, file.uid):
         raise refuse(errno.EPERM)
     mode = permissions.after_chmod(who, file.mode, wanted, file.gid)
     if file.record is None and file.ours and file.place is place and not needs_record(mode):
-        return PROCEED
+        return 0 if files.set_mode(place, stat.S_IMODE(mode), follow=follow) else PROCEED
     files.change(file, mode=mode)
     return 0
 

@@ -18,7 +18,7 @@ from kpy.emulation.attributes import PERMISSIONS, PLAIN_SIZE, plain_mode
 from kpy.emulation.call import PROCEED, World
 from kpy.emulation.guard import is_unrestricted
 from kpy.emulation.owners import needs_record
-from kpy.emulation.paths import AT_FDCWD
+from kpy.emulation.paths import AT_FDCWD, Place
 from kpy.linux.syscalls import STATX_DEV, STATX_INO, STATX_SIZE, STATX_UID, Arch
 
 TYPE_CHECKING = False
@@ -347,7 +347,8 @@ class Quicker:
         return 0 if not mode & os.X_OK or stat.S_ISDIR(on_disk) or on_disk & 0o111 else -errno.EACCES
 
     def _chmod(self, path: bytes, mode: int) -> "Answer":
-        return self._found(path, 0) or self._set_mode(mode & 0o7777)
+        found = self._found(path, 0) or self._set_mode(mode & 0o7777)
+        return 0 if found is PROCEED and self._files.set_mode(Place(path), mode & 0o7777, follow=True) else found
 
     def _set_mode(self, permissions: int) -> "Answer":
         """Of the file that was found last."""

@@ -24,9 +24,13 @@ _TICK = 0.05  # seconds
 
 class Emulated:
     """The side that answers. Made before the fork of the RUN's first process, which is `uid`, `gid` and `groups`.
-    `refused`: the errno that says why it can answer nothing, 0 if it can. `sockets`: are there some to be kept from the RUN?"""
+    `refused`: the errno that says why it can answer nothing, 0 if it can. `sockets`: are there some to be kept from the RUN? `whole`: the
+        paths of what is its own, where the rest is the builder's (kpy.linux.landlock.only)."""
 
-    def __init__(self, ledger: int, uid: int, gid: int, groups: "Iterable[int]", refused: int = 0, *, sockets: bool = False) -> None:
+    def __init__(
+        self, ledger: int, uid: int, gid: int, groups: "Iterable[int]", refused: int = 0, *, sockets: bool = False,
+        whole: "Iterable[str] | None" = None,
+    ) -> None:  # fmt: skip
         self._file = ledger
         os.set_inheritable(self._file, False)
         with open(self._file, "rb", closefd=False) as file:
@@ -36,6 +40,7 @@ class Emulated:
         self._arch = arch
         self._refused = refused
         self._sockets = sockets
+        self._tops = None if whole is None else frozenset(os.fsencode(path).split(b"/")[1] for path in whole)
         self._first = credentials.of_user(uid, gid, tuple(groups))
         self._ours, self._theirs = socket.socketpair()
         self._emulation: Emulation | None = None
@@ -78,7 +83,7 @@ class Emulated:
         if listener < 0:
             self.warning = start.lost(number)
             return None
-        self._emulation = emulation = Emulation(listener, self._ledger, self._first, self._arch)
+        self._emulation = emulation = Emulation(listener, self._ledger, self._first, self._arch, self._tops)
         # The wait for a notification ends with a signal: to poll before each would make all calls slower by a tenth.
         # A signal that came just before the wait is seen at the next tick.
         signal.signal(signal.SIGALRM, lambda *_: None)

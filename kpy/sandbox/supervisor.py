@@ -61,7 +61,10 @@ def main(spec_fd: int, outcome_fd: int) -> None:
         return
     emulated = None
     if spec["ledger"] is not None:
-        emulated = Emulated(spec["ledger"], spec["uid"], spec["gid"], _groups(spec), spec["refused"], sockets=_must_keep_sockets(kept))
+        emulated = Emulated(
+            spec["ledger"], spec["uid"], spec["gid"], _groups(spec), spec["refused"], sockets=_must_keep_sockets(kept),
+            whole=spec["reach"] and spec["reach"][0],
+        )  # fmt: skip
     read, write = os.pipe2(os.O_CLOEXEC)
     child = os.fork()
     if child == 0:
