@@ -58,9 +58,9 @@ def keep_apart(arch: Arch) -> str:
     return "signals" if found >= 6 else "memory"
 
 
-def only(arch: Arch, whole: "Sequence[str]", programs: "Sequence[str]") -> str:
+def only(arch: Arch, whole: "Sequence[str]", programs: "Sequence[str]", names: "Sequence[str]" = ()) -> str:
     """From now on this thread, and all that comes of it, can read and change files in `whole` only, and read those in
-    `programs`: files or directories, with all below. What files there are, everybody still sees. no_new_privs must be
+    `programs`: files or directories, with all below; and make and remove names in `names`. What files there are, everybody still sees. no_new_privs must be
     set. Nor can it signal processes that do not come of it, or connect to abstract Unix sockets of
     others, where the kernel has that (version 6); Unix sockets with a path are files from version 9 on. Gives what is kept
     apart: "signals" (and files), "files", or "" where there is no Landlock, or only the first, which would keep files
@@ -76,6 +76,8 @@ def only(arch: Arch, whole: "Sequence[str]", programs: "Sequence[str]") -> str:
             _allow(arch, rules, path, use | _CHANGE, use)
         for path in programs:
             _allow(arch, rules, path, _EXECUTE | _READ, _EXECUTE | _READ)
+        for path in names:
+            _allow(arch, rules, path, _CHANGE, 0)
         _restrict(arch, rules)
     finally:
         os.close(rules)

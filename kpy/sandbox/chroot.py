@@ -10,6 +10,7 @@ from kpy.errors import SandboxError
 from kpy.sandbox.base import Mount, Process
 from kpy.sandbox.deputy import confined
 from kpy.sandbox.emulate import Shelf, mounted
+from kpy.sandbox.ipc import removed
 from kpy.sandbox.live import check_limits, check_network, environment
 from kpy.sandbox.own import check_lent, hosts_lines
 from kpy.sandbox.spawn import Job, Reach, run
@@ -66,7 +67,7 @@ class ChrootSandbox:
             ) from error
         names = _network_files(process)
         reach = Reach((root,), ())
-        with mounted([*names, *mounts], Shelf(root, self._aside, closed=_closed, reach=reach), log):
+        with removed(log), mounted([*names, *mounts], Shelf(root, self._aside, closed=_closed, reach=reach), log):
             env = confined(reach, lambda: environment(process, root, _closed))
             return run(Job(process, root, env), log, cancel)
 

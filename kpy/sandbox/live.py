@@ -23,11 +23,13 @@ from kpy.sandbox.base import Mount, Process
 from kpy.sandbox.deputy import confined
 from kpy.sandbox.emulate import Shelf, mounted
 from kpy.sandbox.handover import NONE, Emulation
-from kpy.sandbox.own import FILES, check_lent, extra_hosts, lent
+from kpy.sandbox.ipc import removed
+from kpy.sandbox.own import FILES, MESSAGE, QUEUES, check_lent, extra_hosts, lent
 from kpy.sandbox.rlimits import too_high
 from kpy.sandbox.rootpath import Closed, RootPaths, nothing_closed
 from kpy.sandbox.slotmounts import is_slot
 from kpy.sandbox.spawn import Job, Reach, network_isolation, run
+from kpy.sandbox.terminals import exclusive
 from kpy.util.cancel import Cancel
 
 _LARGEST_PASSWD = 1 << 24
@@ -115,14 +117,17 @@ class LiveSandbox:
         shelf = Shelf("/", self._aside, ledger, self._closed, reach)
         with contextlib.ExitStack() as stack:
             stack.enter_context(lent())
+            stack.enter_context(removed(log, os.geteuid() if ledger is not None else None))
             if scripts:
                 stack.enter_context(_directory(self._scripts))
                 own = Reach((self._scripts,), ()) if reach is not None else None
                 stack.enter_context(mounted(scripts, Shelf(self._scripts, self._aside, ledger, reach=own), log))
             stack.enter_context(mounted(mounts, shelf, log))
             stack.enter_context(extra_hosts(process.hosts))
+            stack.enter_context(exclusive())
             reach = self._reach()  # again: a mount may have a name of its own in the root
             env = confined(reach, lambda: environment(process, "/", self._closed))
+            reach = reach and _without_message(reach)
             return run(Job(process, "/", env, self._emulation, reach), log, cancel)
 
     def _reach(self) -> Reach | None:
@@ -151,6 +156,16 @@ class LiveSandbox:
         argv = tuple(self._scripts + names[word] if word in names else word for word in process.argv)
         scripts = [replace(mount, target=names[mount.target]) for mount in moved]
         return replace(process, argv=argv), [mount for mount in mounts if mount not in moved], scripts
+
+
+def _without_message(reach: Reach) -> Reach:
+    """The same, but for the file of the message that Kubernetes shows. Queues are in no directory that the kernel would come
+    by on its way up from one: they are in /dev/mqueue, but not opened there."""
+    whole = (*reach.whole, f"/{QUEUES}")
+    if not os.path.lexists(f"/{MESSAGE}"):
+        return replace(reach, whole=whole)
+    names = sorted({f"{_MOUNTABLE}/{name}" for name in os.listdir(_MOUNTABLE)} - {f"/{MESSAGE}"})
+    return replace(reach, whole=(*(path for path in whole if path != _MOUNTABLE), *names), names=(_MOUNTABLE,))
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
-"""What a container lends to the RUNs in it, where none can have its own: /etc/hosts, resolv.conf, hostname, /dev/shm. Every
-RUN finds them as the container's runtime made them: what one leaves in them, the next must not see (R06, R08).
+"""What a container lends to the RUNs in it, where none can have its own: /etc/hosts, resolv.conf, hostname, /dev/shm and
+/dev/mqueue. Every RUN finds them as the container's runtime made them: what one leaves in them, the next must not see (R06,
+R08). So is the message that Kubernetes shows when the container ends: it is the builder's.
 """
 
 import errno
@@ -16,7 +17,9 @@ from kpy.util.erase import remove
 from kpy.util.mountinfo import mount_points
 
 FILES = ("etc/hosts", "etc/resolv.conf", "etc/hostname")
-SHM = "dev/shm"
+MESSAGE = "dev/termination-log"
+"""Where Kubernetes takes that message from, unless told otherwise (terminationMessagePath)."""
+SHM, QUEUES = "dev/shm", "dev/mqueue"
 _DEFAULT_HOSTNAME = Process.__dataclass_fields__["hostname"].default
 _LIMIT = 1 << 20
 
@@ -28,11 +31,12 @@ def lent(root: str = "/") -> Iterator[None]:
     mounted = {os.fsdecode(path) for path in mount_points(root)}
     with ExitStack() as stack:
         tree = stack.enter_context(Beneath(root))
-        for name in FILES:
+        for name in (*FILES, MESSAGE):
             if name in mounted:
                 stack.enter_context(_kept(tree, os.fsencode(name)))
-        if SHM in mounted:
-            stack.enter_context(_emptied(tree, os.fsencode(SHM)))
+        for name in (SHM, QUEUES):
+            if name in mounted:
+                stack.enter_context(_emptied(tree, os.fsencode(name)))
         yield
 
 

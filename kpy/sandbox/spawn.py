@@ -27,6 +27,7 @@ class Reach:
 
     whole: tuple[str, ...]
     programs: tuple[str, ...]
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +146,7 @@ def _spec(job: Job, ledger: int | None = None) -> bytes:
             "ulimits": process.ulimits,
             "ledger": ledger,
             "refused": job.emulation.refused,
-            "reach": (job.reach.whole, job.reach.programs) if job.reach is not None else None,
+            "reach": (job.reach.whole, job.reach.programs, job.reach.names) if job.reach is not None else None,
         }
     ).encode()
 

@@ -107,7 +107,7 @@ def _stop_on_signal(running: list[int]) -> list[int]:
     return stopped
 
 
-def _confine(whole: Sequence[str], programs: Sequence[str]) -> str:
+def _confine(whole: Sequence[str], programs: Sequence[str], names: Sequence[str]) -> str:
     """Keep this process, and so the RUN for which it does things, from the files of the builder. We do what the RUN asks:
     what only its own process could not reach, it would reach through us. A kernel without Landlock keeps nothing; one that
     has it and refuses is an error, for a RUN must not be less confined than it was said to be. Gives what
@@ -117,7 +117,7 @@ def _confine(whole: Sequence[str], programs: Sequence[str]) -> str:
         raise _Refused("files cannot be kept from a RUN on this kind of machine", errno.ENOSYS)
     try:
         seccomp.no_new_privs()
-        return landlock.only(arch, whole, programs)
+        return landlock.only(arch, whole, programs, names)
     except OSError as error:
         raise _Refused("cannot keep the builder's files from the RUN", error.errno or 0) from error
 
