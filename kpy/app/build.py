@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -53,8 +53,11 @@ class Built:
     metadata: Mapping[str, Any] | None = None
 
 
-def build(options: BuildOptions, environment: Environment, report: Reporter, cancel: Cancel) -> Built:
-    """Build and export. Raises KpyError; then nothing was tagged and no half-written file is left."""
+def build(
+    options: BuildOptions, environment: Environment, report: Reporter, cancel: Cancel, done: Callable[[Built], None] | None = None
+) -> Built:
+    """Build and export. Raises KpyError; then nothing was tagged and no half-written file is left. `done` is called at the end,
+    before another build may have the root: what `options.written_later` names is this build's until then."""
     place = strategies.prepare(  # first: no thread may run yet
         options.isolation, environment.variables, state_directory(environment)
     )
@@ -75,7 +78,10 @@ def build(options: BuildOptions, environment: Environment, report: Reporter, can
         asked.check(options.annotations, [target.platform for target in plan.targets])
         services = _services(options, environment, inputs, epoch, place, report, cancel, stack)
         artifact, results = _made(plan, form, options, services, exports)
-        return _finish(options, exports, artifact, results)  # before another build may have the root
+        built = _finish(options, exports, artifact, results)  # before another build may have the root
+        if done is not None:
+            done(built)
+        return built
 
 
 def _services(

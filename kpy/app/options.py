@@ -102,7 +102,8 @@ class BuildOptions:
     `context` is a directory, a git or http(s) URL, or `-` for a tar or Dockerfile on standard input. `file` is empty
     for the context's Dockerfile, `-` for standard input, or a URL. A build argument without a value has been looked up already. No
     `platforms`: the machine's. `shm_size` 0: the default. `allow` are entitlements; `ulimits` are (name, soft, hard),
-    -1 for no limit. `written_later`: files that the caller will write when the build is done.
+    -1 for no limit. `written_later`: files that the caller will write when the build is done
+    (the `done` of `app.build.build`).
     """
 
     context: str

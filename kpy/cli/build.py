@@ -1,7 +1,7 @@
 """`kpy build`: options in, digest out. The build itself is `kpy.app.build`."""
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from kpy.app.options import BuildOptions, Environment
 from kpy.cli.flags import usage
@@ -34,6 +34,8 @@ class BuiltImage(Protocol):
 
 
 Build: TypeAlias = Callable[[BuildOptions, Environment, Reporter, Cancel], BuiltImage]
+BuildThen: TypeAlias = Callable[[BuildOptions, Environment, Reporter, Cancel, Callable[[BuiltImage], None]], BuiltImage]
+"""See `done` of `kpy.app.build.build`."""
 
 
 def run(argv: Sequence[str], terminal: Terminal, build: Build | None = None) -> int:
@@ -56,7 +58,17 @@ def run(argv: Sequence[str], terminal: Terminal, build: Build | None = None) -> 
     return 0
 
 
-def builder() -> Build:
+class Builder(Protocol):
+    """A Build, and a BuildThen."""
+
+    def __call__(
+        self, options: BuildOptions, environment: Environment, report: Reporter, cancel: Cancel, done: Callable[[Any], None] | None = None, /
+    ) -> BuiltImage:
+        """See `kpy.app.build.build`."""
+        ...
+
+
+def builder() -> Builder:
     """The build itself, imported when it is wanted."""
     from kpy.app.build import build
 

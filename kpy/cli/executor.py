@@ -4,11 +4,11 @@
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
 from kpy.app.options import BuildOptions, Environment
-from kpy.cli.build import Build, BuiltImage, builder
+from kpy.cli.build import BuildThen, BuiltImage, builder
 from kpy.cli.flags import usage
 from kpy.cli.kaniko import Request, environment, read
 from kpy.cli.kaniko_flags import NOTES, SHOWN
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return kpy(["executor", *words])
 
 
-def run(argv: Sequence[str], terminal: Terminal, build: Build | None = None) -> int:
+def run(argv: Sequence[str], terminal: Terminal, build: BuildThen | None = None) -> int:
     """Build. Raises KpyError."""
     if argv and argv[0] in _NO_VERB:
         raise UsageError(f"executor {argv[0]} is not supported yet", hint=_NO_VERB[argv[0]])
@@ -67,23 +67,29 @@ def run(argv: Sequence[str], terminal: Terminal, build: Build | None = None) -> 
     # A live root becomes that of the image: a link in it must not lead us to other files than those that were meant.
     places = {path: os.path.realpath(os.path.join(terminal.directory, path)) for path in request.options.written_later}
     special = {path for path, place in places.items() if os.path.exists(place) and not os.path.isfile(place)}
+
+    def write(built: BuiltImage) -> None:
+        if built.digest is not None:
+            _write_files(request, built.digest, places, special)
+
     try:
-        built = work(request.mode, terminal, lambda report, cancel: _build(request, make, world, report, cancel))
+        built = work(request.mode, terminal, lambda report, cancel: _build(request, make, world, report, cancel, write))
     finally:
         if request.tar:
             world.stdin.close()
     if built.digest is not None:
-        _write_files(request, built.digest, places, special)
         terminal.out(str(built.digest))
     return 0
 
 
-def _build(request: Request, make: Build, world: Environment, report: Reporter, cancel: Cancel) -> BuiltImage:
+def _build(
+    request: Request, make: BuildThen, world: Environment, report: Reporter, cancel: Cancel, done: Callable[[BuiltImage], None]
+) -> BuiltImage:
     if request.mode == "rawjson":
         for note in request.notes:
             report(Warned(note))
     options: BuildOptions = request.options
-    return make(options, world, report, cancel)
+    return make(options, world, report, cancel, done)
 
 
 def _write_files(request: Request, digest: Digest, places: Mapping[str, str], special: AbstractSet[str]) -> None:

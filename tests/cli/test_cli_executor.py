@@ -100,8 +100,9 @@ def build_that_says(digest: Digest | None, seen: list[Any]) -> Any:
         def __init__(self) -> None:
             self.digest = digest
 
-    def build(options: BuildOptions, world: Environment, report: Reporter, cancel: Cancel) -> Built:
+    def build(options: BuildOptions, world: Environment, report: Reporter, cancel: Cancel, done: Callable[[Built], None]) -> Built:
         seen.append((options, world, world.stdin.read()))
+        done(Built())
         return Built()
 
     return build
@@ -116,6 +117,17 @@ def test_digests_are_written_in_kanikos_form(terminal: Terminal, tmp_path: Path)
     assert terminal.stdout.getvalue() == f"{DIGEST}\n".encode()  # type: ignore[attr-defined]
 
 
+def test_digests_are_written_before_the_build_is_over(terminal: Terminal, tmp_path: Path) -> None:
+    """Until then it has the root: another one would find the files in its own, or empty their directory."""
+
+    def build(*given: object) -> Any:
+        built = build_that_says(DIGEST, [])(*given)
+        assert (tmp_path / "digest").read_text() == str(DIGEST)
+        return built
+
+    assert executor.run(["-d", "a", "--digest-file=digest"], terminal, build) == 0
+
+
 def test_a_digest_file_may_be_a_device(terminal: Terminal) -> None:
     assert executor.run(["-d", "a", "--digest-file=/dev/null"], terminal, build_that_says(DIGEST, [])) == 0
 
@@ -125,9 +137,9 @@ def test_a_digest_file_that_leads_elsewhere_after_the_build_is_not_written(termi
     victim.write_text("keep")
     (tmp_path / "fine").symlink_to(tmp_path / "target")
 
-    def build(*_: object) -> Any:
+    def build(*given: object) -> Any:
         (tmp_path / "digest").symlink_to(victim)
-        return build_that_says(DIGEST, [])(BuildOptions("."), terminal.environment(), None, None)
+        return build_that_says(DIGEST, [])(*given)
 
     assert executor.run(["-d", "a", "--digest-file=fine"], terminal, build) == 0
     assert (tmp_path / "target").read_text() == str(DIGEST)
@@ -138,9 +150,9 @@ def test_a_digest_file_that_leads_elsewhere_after_the_build_is_not_written(termi
 
 
 def test_a_digest_file_that_became_a_pipe_is_not_waited_for(terminal: Terminal, tmp_path: Path) -> None:
-    def build(*_: object) -> Any:
+    def build(*given: object) -> Any:
         os.mkfifo(tmp_path / "digest")
-        return build_that_says(DIGEST, [])(BuildOptions("."), terminal.environment(), None, None)
+        return build_that_says(DIGEST, [])(*given)
 
     with pytest.raises(ContextError, match="digest is no file any more"):
         executor.run(["-d", "a", "--digest-file=digest"], terminal, build)
