@@ -207,7 +207,9 @@ def _emulated(place: Place) -> Place:
 
 
 def _live(variables: Mapping[str, str]) -> Place:
+    from kpy.linux import landlock
     from kpy.linux.namespaces import gives_owners
+    from kpy.linux.syscalls import native
     from kpy.sandbox.live import harden
 
     if not in_bundle() or variables.get(CONSENT) != "1":
@@ -218,8 +220,25 @@ def _live(variables: Mapping[str, str]) -> Place:
     place = Place("live", ids=gives_owners())
     if not place.ids:
         place = _emulated(place)
+    arch = native()
+    version = landlock.version(arch) if arch is not None else 0
+    place = replace(place, notes=(*place.notes, *exposed(place, version)))
     harden([BUNDLE])  # all that this process needs: what else is protected is for others
     return place
+
+
+def exposed(place: Place, version: int) -> tuple[Warned, ...]:
+    """What of the builder a RUN in its container is not kept from, for want of means: nothing is said where nothing lacks.
+    `version`: of Landlock."""
+    hint = "build only Dockerfiles that you trust here, or where user namespaces are allowed"
+    if place.ids:
+        return (Warned("RUN is root of this container, as kpy is: it can use all files of the builder", "for Dockerfiles that you do not trust, start kpy as another uid"),)
+    if version < 2:
+        return (Warned("RUN can use the files and sockets of the builder, and stop it: this kernel has no Landlock (Linux 5.19)", hint),)
+    open_ways = ["cut files of the builder short (Linux 6.2)"] if version < 3 else []
+    open_ways += ["stop the builder, and connect to abstract Unix sockets of others (Linux 6.12)"] if version < 6 else []
+    open_ways += ["connect to Unix sockets of the builder"] if place.listener and version < 9 else []
+    return (Warned(f"RUN can {', and '.join(open_ways)}: what would keep it from that is not to be had here", hint),) if open_ways else ()
 
 
 def strategy(place: Place, means: Means) -> RunStrategy:
