@@ -39,7 +39,6 @@ from kpy.solver.rewrite import Rewrite, rewritten
 from kpy.solver.solve import solve
 from kpy.solver.squash import squashed
 from kpy.solver.values import ChainValue, Services
-from kpy.util import fs
 from kpy.util.cancel import Cancel
 
 
@@ -195,5 +194,5 @@ def _finish(options: BuildOptions, exports: Exports, artifact: Artifact, results
 
 def _write(exports: Exports, name: str, text: str) -> None:
     if name:
-        with fs.io_errors("write", name):
-            fs.write_atomic(exports.place(name, replaced=True), text.encode())
+        with exports.opened(name) as stream:
+            stream.write(text.encode())

@@ -1,9 +1,11 @@
 """What happens to the result: to the store, to files, to registries; signed before a tag moves."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 from kpy.app.keep import needed_paths
 from kpy.app.keys import passphrase
@@ -11,6 +13,7 @@ from kpy.app.options import BuildOptions, Environment, OutputSpec
 from kpy.app.resolver import Resolver
 from kpy.errors import ContextError, UsageError
 from kpy.events import Reporter, Warned, step
+from kpy.exporter.archive import destination
 from kpy.exporter.base import Artifact, Exporter, ExportResult, all_blobs, all_manifests
 from kpy.exporter.convert import to_docker
 from kpy.exporter.docker import DockerArchiveExporter, check_platforms
@@ -110,6 +113,12 @@ class Exports:
             raise ContextError(f"cannot write {name}: a RUN put a pipe or a device at {real}", hint="write to a volume of its own")
         return Path(real)
 
+    @contextmanager
+    def opened(self, name: str) -> Iterator[BinaryIO]:
+        """A file that is there, whole, when the block ends well."""
+        with destination(self.place(name, replaced=True), self._cancel) as stream:
+            yield stream
+
     def _check_parent(self, name: str) -> None:
         parent = os.path.dirname(os.path.join(self._environment.directory, name)) or "/"
         if not os.path.isdir(parent):
@@ -177,17 +186,17 @@ class Exports:
                 cancel=self._cancel,
             )
         if output.loads and self._loader is not None:
-            return LoadExporter(self._loader, names, self._report)
+            return LoadExporter(self._loader, names, self._report, self._cancel)
         if output.dest in ("", "-"):
             if output.type == "docker":
-                return DockerArchiveExporter(self._environment.stdout, names, self._report)
-            return OciArchiveExporter(self._environment.stdout, names, self._report)
+                return DockerArchiveExporter(self._environment.stdout, names, self._report, self._cancel)
+            return OciArchiveExporter(self._environment.stdout, names, self._report, self._cancel)
         dest = self.place(output.dest, replaced=_is_archive(output))
         if output.type == "docker":
-            return DockerArchiveExporter(dest, names, self._report)
+            return DockerArchiveExporter(dest, names, self._report, self._cancel)
         if output.attrs.get("tar") == "false":
             return OciLayoutExporter(dest, names, self._report)
-        return OciArchiveExporter(dest, names, self._report)
+        return OciArchiveExporter(dest, names, self._report, self._cancel)
 
     def _sign(self) -> Sign | None:
         key = self._key

@@ -6,11 +6,10 @@ from typing import TypeAlias
 from kpy.app.options import Environment
 from kpy.cli import values
 from kpy.cli.flags import Flag, parse, usage
-from kpy.cli.interrupt import caught
 from kpy.cli.options import progress_mode
-from kpy.cli.progress import choose
 from kpy.cli.terminal import Terminal
-from kpy.errors import InterruptedBuildError, KpyError, UsageError
+from kpy.cli.working import work
+from kpy.errors import UsageError
 from kpy.events import Reporter
 from kpy.oci.digest import Digest
 from kpy.oci.platform import Platform
@@ -48,18 +47,9 @@ def run(argv: Sequence[str], terminal: Terminal, import_image: Import | None = N
     if len(platforms) > 1:
         raise UsageError("the files of one tar are for one platform", hint="give --platform once")
     mode = progress_mode(parsed, terminal.variables)
-    work = import_image or _app()
-    with caught(terminal=terminal.stderr_is_terminal) as interrupt:
-        try:
-            with choose(mode, terminal) as progress:
-                platform = platforms[0] if platforms else None
-                digest = work(source, reference, platform, terminal.environment(), progress, interrupt.cancel)
-        except KpyError as error:
-            if not interrupt.signal:
-                raise
-            stopped = InterruptedBuildError("interrupted")
-            stopped.exit_code = interrupt.exit_code
-            raise stopped from error
+    platform = platforms[0] if platforms else None
+    make = import_image or _app()
+    digest = work(mode, terminal, lambda report, cancel: make(source, reference, platform, terminal.environment(), report, cancel))
     terminal.out(str(digest))
     return 0
 

@@ -2,6 +2,7 @@
 
 import _thread
 import os
+import select
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ class Interrupt:
     def handle(self, number: int, _: FrameType | None) -> None:
         """Take a signal."""
         if self.signal:
-            if self._restore:
+            if self._restore and select.select([], [2], [], 0)[1]:  # the terminal may be stopped
                 os.write(2, self._restore)
             os._exit(128 + number)
         self.signal = number

@@ -23,6 +23,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
 }
 _KANIKO = ("--destination", "--no-push", "--context", "--dockerfile", "--tar-path", "--oci-layout-path")
 _INTERNAL = 70  # EX_SOFTWARE
+_PATIENCE = 0.3  # seconds
 _BROKEN_PIPE = 141  # what a shell shows for a program that SIGPIPE ended
 
 
@@ -129,9 +130,11 @@ def _fail(error: KpyError) -> int:
     from kpy.cli.failure import render
     from kpy.cli.terminal import encode
 
-    _write_error(encode(render(error) + "\n"))
+    # Who wanted the end does not wait for whoever reads.
+    seconds = _PATIENCE if isinstance(error, InterruptedBuildError) else None
+    _write_error(encode(render(error) + "\n"), seconds)
     if _debug():
-        _trace()
+        _trace(seconds)
     return int(error.exit_code)
 
 
@@ -157,17 +160,17 @@ def _debug() -> bool:
     return os.environ.get("KPY_DEBUG", "") not in ("", "0")
 
 
-def _trace() -> None:
+def _trace(seconds: float | None = None) -> None:
     import traceback
 
     from kpy.cli.failure import harmless
     from kpy.cli.terminal import encode
 
-    _write_error(encode(harmless(traceback.format_exc())))
+    _write_error(encode(harmless(traceback.format_exc())), seconds)
 
 
-def _write_error(data: bytes) -> None:
-    """Write to standard error; when nobody reads it there is nobody to tell."""
+def _write_error(data: bytes, seconds: float | None = None) -> None:
+    """Write to standard error, waiting so long for whoever reads; when nobody reads it there is nobody to tell."""
     import os
 
     from kpy.cli import runners
@@ -178,10 +181,31 @@ def _write_error(data: bytes) -> None:
         if sys.stderr is None:
             return
         sys.stderr.flush()
-        sys.stderr.buffer.write(data)
-        sys.stderr.buffer.flush()
+        if seconds is None:
+            sys.stderr.buffer.write(data)
+            sys.stderr.buffer.flush()
+        else:
+            _write_soon(data, seconds)
     except (OSError, ValueError):
         _forget_output()
+
+
+def _write_soon(data: bytes, seconds: float) -> None:
+    from kpy.util.cancel import Cancel
+    from kpy.util.outlet import Outlet
+
+    try:
+        descriptor = sys.stderr.fileno()
+    except OSError:  # it is in memory
+        sys.stderr.buffer.write(data)
+        return
+    with Cancel() as ended:
+        ended.set()
+        try:
+            with Outlet(descriptor, ended, grace=seconds) as outlet:
+                outlet.write(data)
+        except InterruptedBuildError:
+            pass  # nobody reads
 
 
 def _forget_output() -> None:

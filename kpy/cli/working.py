@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import TypeVar
 
+from kpy.cli.heard import heard
 from kpy.cli.interrupt import caught
 from kpy.cli.options import ProgressMode
 from kpy.cli.progress import choose
@@ -19,7 +20,7 @@ def work(mode: ProgressMode, terminal: Terminal, action: Callable[[Reporter, Can
     """Do it, and write down what it reports. Raises what it raises, and InterruptedBuildError with the signal's exit code when one came."""
     with caught(terminal=terminal.stderr_is_terminal) as interrupt:
         try:
-            with choose(mode, terminal) as progress:
+            with heard(terminal, interrupt.cancel) as patient, choose(mode, patient) as progress:
                 return action(record.with_(progress) if record else progress, interrupt.cancel)
         except (KpyError, KeyboardInterrupt) as error:
             if not interrupt.signal and isinstance(error, KpyError):

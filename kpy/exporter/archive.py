@@ -16,6 +16,8 @@ from kpy.oci.content import BlobSource
 from kpy.oci.descriptor import Descriptor
 from kpy.oci.reference import Reference
 from kpy.util import canonical, fs
+from kpy.util.cancel import Cancel
+from kpy.util.outlet import Outlet, open_waiting
 
 REF_NAME = "org.opencontainers.image.ref.name"
 IMAGE_NAME = "io.containerd.image.name"
@@ -118,22 +120,24 @@ def _info(name: str, kind: bytes, mode: int, size: int) -> tarfile.TarInfo:
 
 
 @contextmanager
-def destination(dest: Path | BinaryIO) -> Iterator[BinaryIO]:
+def destination(dest: Path | BinaryIO, cancel: Cancel | None = None) -> Iterator[BinaryIO]:
     """Where to write: a stream as it is, or a file that appears at `dest` if the block ends well.
 
     A link at `dest` is replaced, and not followed: whoever made it would choose which file of ours is overwritten. A FIFO
-    or a device stays, and is written to.
+    or a device stays, and is written to. `cancel` ends the wait for whoever reads.
     """
     if not isinstance(dest, Path):
-        yield _guarded(dest, "the output")
-        dest.flush()
+        with _stream(dest, cancel) as stream:
+            yield _guarded(stream, "the output")
+            with fs.io_errors("write", "the output"):
+                stream.flush()
         return
     if os.path.isdir(dest):
         raise StoreError(f"cannot write {dest}: it is a directory", hint="name a file, or use tar=false")
     if _is_descriptor(dest):
-        opened = _special(dest, os.O_TRUNC)
+        opened = _special(dest, os.O_TRUNC, cancel)
     elif os.path.lexists(dest) and not os.path.islink(dest) and not os.path.isfile(dest):
-        opened = _special(dest, os.O_NOFOLLOW)  # a link may have taken its place since
+        opened = _special(dest, os.O_NOFOLLOW, cancel)  # a link may have taken its place since
     else:
         opened = _file(dest)
     with opened as stream:
@@ -147,12 +151,29 @@ def _is_descriptor(dest: Path) -> bool:
 
 
 @contextmanager
-def _special(dest: Path, flags: int) -> Iterator[BinaryIO]:
+def _stream(stream: BinaryIO, cancel: Cancel | None) -> Iterator[BinaryIO]:
+    """The stream; by its descriptor, if it has one."""
+    try:
+        descriptor = stream.fileno()
+    except OSError:
+        yield stream  # it is in memory
+        return
+    with fs.io_errors("write", "the output"):
+        stream.flush()
+    with Outlet(descriptor, cancel) as outlet:
+        yield cast("BinaryIO", outlet)
+
+
+@contextmanager
+def _special(dest: Path, flags: int, cancel: Cancel | None) -> Iterator[BinaryIO]:
     """What cannot be replaced: a device, a FIFO, an open file."""
     with fs.io_errors("write", dest):
-        opened = open(os.open(dest, os.O_WRONLY | os.O_CLOEXEC | flags), "wb")
-    with opened as stream:
-        yield _guarded(stream, os.fspath(dest))
+        descriptor = open_waiting(dest, flags, cancel)
+    try:
+        with Outlet(descriptor, cancel) as outlet:
+            yield _guarded(cast("BinaryIO", outlet), os.fspath(dest))
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from kpy.oci import mediatype
 from kpy.oci.image import Image
 from kpy.oci.reference import Reference
 from kpy.util import canonical
+from kpy.util.cancel import Cancel
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,7 @@ class DockerArchiveExporter:
     dest: Path | BinaryIO
     names: tuple[Reference, ...] = ()
     report: Reporter = field(default=silent)
+    cancel: Cancel | None = None
 
     def export(self, artifact: Artifact, /) -> ExportResult:
         """Write the archive. The format holds one platform and no attestations."""
@@ -33,7 +35,7 @@ class DockerArchiveExporter:
         alone = Artifact((image,), annotations=artifact.annotations)
         members = layout_members(alone, self.names)
         members["manifest.json"] = docker_manifest(image, self.names)
-        with step(self.report, "export docker", "exporting to docker image format"), destination(self.dest) as stream:
+        with step(self.report, "export docker", "exporting to docker image format"), destination(self.dest, self.cancel) as stream:
             write_tar(members, stream)
         paths = (self.dest,) if isinstance(self.dest, Path) else ()
         return ExportResult(alone.descriptor, tuple(str(name) for name in self.names), paths)

@@ -50,7 +50,7 @@ class TarExporter:
 
     def export(self, artifact: Artifact, /) -> ExportResult:
         """Write it: the same files give the same bytes."""
-        with step(self.report, "export tar", "exporting files as tar"), destination(self.dest) as stream:
+        with step(self.report, "export tar", "exporting files as tar"), destination(self.dest, self.form.cancel) as stream:
             stream_tar(_items(artifact, self.form), lambda data: _write(stream, data))
         return ExportResult(artifact.descriptor, (), (self.dest,) if isinstance(self.dest, Path) else ())
 

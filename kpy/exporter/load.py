@@ -14,6 +14,7 @@ from kpy.events import Reporter, silent
 from kpy.exporter.base import Artifact, ExportResult
 from kpy.exporter.docker import DockerArchiveExporter
 from kpy.oci.reference import Reference
+from kpy.util.cancel import Cancel
 
 _PATIENCE = 30  # seconds for an engine to say that it is there
 _SAID = 2000
@@ -63,6 +64,7 @@ class LoadExporter:
     loader: Loader
     names: tuple[Reference, ...] = ()
     report: Reporter = field(default=silent)
+    cancel: Cancel | None = None
 
     def export(self, artifact: Artifact, /) -> ExportResult:
         """Load it. Raises StoreError with what the engine says."""
@@ -75,6 +77,8 @@ class LoadExporter:
         except OSError as error:
             raise StoreError(f"cannot start {name}: {error.strerror or error}") from error
         with program:
+            if self.cancel is not None:
+                self.cancel.then(program.kill)
             stdin, stderr = cast(BinaryIO, program.stdin), cast(BinaryIO, program.stderr)
             try:
                 result = self._send(artifact, stdin)
@@ -91,7 +95,7 @@ class LoadExporter:
     def _send(self, artifact: Artifact, stdin: BinaryIO) -> ExportResult | None:
         """None if the program closed its end: it says why."""
         try:
-            result = DockerArchiveExporter(stdin, self.names, self.report).export(artifact)
+            result = DockerArchiveExporter(stdin, self.names, self.report, self.cancel).export(artifact)
             stdin.close()
         except StoreError as error:
             if not isinstance(error.__cause__, BrokenPipeError):

@@ -17,6 +17,7 @@ from kpy.exporter.base import Artifact, ExportResult, all_blobs, all_manifests
 from kpy.oci.reference import Reference
 from kpy.store.layout import LayoutRepository
 from kpy.util import fs
+from kpy.util.cancel import Cancel
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +27,11 @@ class OciArchiveExporter:
     dest: Path | BinaryIO
     names: tuple[Reference, ...] = ()
     report: Reporter = field(default=silent)
+    cancel: Cancel | None = None
 
     def export(self, artifact: Artifact, /) -> ExportResult:
         """Write the archive: the same artifact and names give the same bytes."""
-        with step(self.report, "export oci", "exporting to oci image format"), destination(self.dest) as stream:
+        with step(self.report, "export oci", "exporting to oci image format"), destination(self.dest, self.cancel) as stream:
             write_tar(layout_members(artifact, self.names), stream)
         paths = (self.dest,) if isinstance(self.dest, Path) else ()
         return ExportResult(artifact.descriptor, tuple(str(name) for name in self.names), paths)

@@ -1,18 +1,23 @@
 """type=oci and type=docker: the same bytes each time, nothing at dest on failure (3.1, N34, L13)."""
 
+import contextlib
 import hashlib
 import io
 import json
 import os
+import pty
+import socket
 import subprocess
 import sys
 import tarfile
 import tempfile
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from kpy.errors import ContentError, DigestMismatchError, StoreError, UsageError
+from kpy.errors import ContentError, DigestMismatchError, InterruptedBuildError, StoreError, UsageError
 from kpy.exporter.base import Artifact, Exporter
 from kpy.exporter.docker import DockerArchiveExporter
 from kpy.exporter.files import Form, TarExporter
@@ -26,6 +31,7 @@ from kpy.oci.digest import Digest
 from kpy.oci.image import Image
 from kpy.oci.reference import Reference
 from kpy.store.layout import LayoutRepository
+from kpy.util.cancel import Cancel
 from tests.exporter.exporting import make_image, one, several, tar_of
 from tests.fakes import MemoryRepository, RecordingReporter
 
@@ -179,6 +185,12 @@ def files_of(_: Image) -> TreeSource:
     return TreeSource(tree, lambda _: io.BytesIO(), view_root=None, spool=tempfile.gettempdir())
 
 
+def many_files(_: Image) -> TreeSource:
+    """Empty files, whose headers are more than a pipe or a socket takes."""
+    tree = Tree.empty().apply(scan_layer(io.BytesIO(tar_of({f"f{number}": b"" for number in range(1500)}))), Digest.of(b""))
+    return TreeSource(tree, lambda _: io.BytesIO(), view_root=None, spool=tempfile.gettempdir())
+
+
 ARCHIVES = {
     "oci": lambda dest: OciArchiveExporter(dest).export(one()),
     "docker": lambda dest: DockerArchiveExporter(dest, NAMES).export(one()),
@@ -213,6 +225,74 @@ def test_a_fifo_is_written_to(export, tmp_path: Path) -> None:
         assert reader.stdout is not None
         assert tarfile.is_tarfile(io.BytesIO(reader.stdout.read()))
     assert (tmp_path / "fifo").is_fifo()
+
+
+def _waiting(export, dest: object, begins: float = 0.3) -> None:
+    """Export, and be interrupted while somebody is waited for."""
+    with Cancel() as cancel:
+        threading.Timer(begins, cancel.set).start()
+        begun = time.monotonic()
+        with pytest.raises(InterruptedBuildError):
+            export(dest, cancel)
+        assert begins - 0.1 < time.monotonic() - begun < begins + 1.5
+
+
+CANCELLED = {
+    "oci": lambda dest, cancel: OciArchiveExporter(dest, cancel=cancel).export(large()),
+    "docker": lambda dest, cancel: DockerArchiveExporter(dest, NAMES, cancel=cancel).export(large()),
+    "tar": lambda dest, cancel: TarExporter(dest, Form(many_files, cancel=cancel)).export(one()),
+}
+
+
+def large() -> Artifact:
+    """More than a pipe or a socket takes."""
+    return Artifact((make_image(MemoryRepository(), tar_of({"big": os.urandom(1 << 21)})),))
+
+
+@pytest.mark.parametrize("export", CANCELLED.values(), ids=CANCELLED)
+@pytest.mark.parametrize("reader", ["none", "opens", "reads no more"])
+def test_who_is_waited_for_does_not_hold_up_the_end(export, reader: str, tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    opened = -1 if reader == "none" else os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        if reader == "reads no more":
+            fill = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+            with contextlib.suppress(BlockingIOError):
+                while os.write(fill, bytes(4096)):
+                    pass
+            os.close(fill)
+        _waiting(export, fifo)
+    finally:
+        if opened >= 0:
+            os.close(opened)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "terminal"])
+@pytest.mark.parametrize("export", CANCELLED.values(), ids=CANCELLED)
+def test_a_stream_that_nobody_reads_does_not_hold_up_the_end(export, kind: str) -> None:
+    if kind == "socket":
+        ours, theirs = (side.detach() for side in socket.socketpair())
+    else:
+        ours, theirs = os.pipe() if kind == "pipe" else pty.openpty()
+    try:
+        with open(theirs, "wb") as stream:
+            _waiting(export, stream)
+            assert os.get_blocking(theirs)
+    finally:
+        os.close(ours)
+
+
+def test_a_reader_that_comes_late_is_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    command = f"sleep 0.5; exec timeout 20 cat {tmp_path}/fifo"
+    with Cancel() as cancel, subprocess.Popen(["sh", "-c", command], stdout=subprocess.PIPE) as reader:
+        gathered: list[bytes] = []
+        thread = threading.Thread(target=lambda: gathered.append(reader.stdout.read()))  # type: ignore[union-attr]
+        thread.start()
+        OciArchiveExporter(tmp_path / "fifo", cancel=cancel).export(large())
+        thread.join()
+    check_blobs(unpack(gathered[0]))
 
 
 @pytest.mark.parametrize("dest", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
@@ -302,6 +382,7 @@ def test_killed_while_writing_leaves_no_file_at_dest(tmp_path: Path) -> None:
     code = """
 import os, pathlib, signal, sys
 from kpy.exporter.oci import OciArchiveExporter
+from kpy.util.cancel import Cancel
 from tests.exporter.exporting import one
 from tests.fakes import MemoryRepository
 class Killer(MemoryRepository):
