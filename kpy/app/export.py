@@ -10,6 +10,7 @@ from typing import BinaryIO
 from kpy.app.keep import needed_paths
 from kpy.app.keys import passphrase
 from kpy.app.options import BuildOptions, Environment, OutputSpec
+from kpy.app.outside import LAYOUT, check_output
 from kpy.app.resolver import Resolver
 from kpy.errors import ContextError, UsageError
 from kpy.events import Reporter, Warned, step
@@ -58,7 +59,8 @@ class Exports:
             if output.pushes and not self._names(output):
                 raise UsageError("--push needs a name", hint="add -t REGISTRY/NAME:TAG")
             if output.dest not in ("", "-"):
-                self._find(output.dest, replaced=_is_archive(output))
+                is_layout = output.type == "oci" and not _is_archive(output)
+                self._find(output.dest, replaced=_is_archive(output), inside=LAYOUT if is_layout else ())
                 if output.type in ("oci", "docker", "tar"):
                     self._check_parent(output.dest)
             if output.loads:
@@ -68,6 +70,8 @@ class Exports:
             if output.attrs.get("mode") == "delete":
                 kept = (self._environment.directory, *needed_paths(replace(self._options, outputs=()), self._environment))
                 check_deletion(os.path.join(self._environment.directory, output.dest), kept)
+        for name in self._options.written_later:
+            check_output(name, self._options, self._environment.directory, replaced=False)
         for name in filter(None, (self._options.iidfile, self._options.metadata_file)):
             self._find(name, replaced=True)
             self._check_parent(name)
@@ -84,9 +88,10 @@ class Exports:
         if any(output.type == "docker" for output in self._options.outputs):
             check_platforms(count)
 
-    def _find(self, name: str, *, replaced: bool) -> None:
+    def _find(self, name: str, *, replaced: bool, inside: Sequence[str] = ()) -> None:
         """Note where this leads, before a RUN can change it; `replaced`: where the name is, for a link there is replaced. Live,
         an earlier build in this container may have made links: there is nothing to follow then."""
+        check_output(name, self._options, self._environment.directory, replaced=replaced, inside=inside)
         path = os.path.normpath(os.path.join(self._environment.directory, name))
         real = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path)) if replaced else os.path.realpath(path)
         if self._live and real != path:

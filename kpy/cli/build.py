@@ -50,7 +50,7 @@ def run(argv: Sequence[str], terminal: Terminal, build: Build | None = None) -> 
 
         return answer(options, mode, terminal)
     make = build or builder()
-    with recorded(options.progress_file, terminal.directory) as record:
+    with recorded(options, terminal.directory) as record:
         built = work(mode, terminal, lambda report, cancel: make(options, terminal.environment(), report, cancel), record)
     if built.digest is not None:
         to_stdout = any(output.dest == "-" for output in options.outputs)

@@ -74,7 +74,7 @@ def answer(options: BuildOptions, mode: ProgressMode, terminal: Terminal, answer
             found, source = work(mode, terminal, lambda report, cancel: asked.outline(options, environment, report, cancel))
             _print(terminal, outline_json(found, source) if options.call.json else outline_text(found))
         case _:
-            with recorded(options.progress_file, terminal.directory) as record:
+            with recorded(options, terminal.directory) as record:
                 checked = work(mode, terminal, lambda report, cancel: asked.check(options, environment, report, cancel), record)
                 if record:
                     for item in checked.findings:

@@ -4,6 +4,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from kpy.app.options import BuildOptions
+from kpy.app.outside import check_output
 from kpy.cli.progress_json import JsonProgress
 from kpy.errors import KpyError, UsageError
 from kpy.events import Event, Reporter
@@ -38,12 +40,14 @@ class Record:
 
 
 @contextmanager
-def recorded(path: str, directory: str) -> Iterator[Record | None]:
+def recorded(options: BuildOptions, directory: str) -> Iterator[Record | None]:
     """The record in the file, if one is wanted. It is opened before anything is done: a RUN may have the name later, but
     not the file. Raises UsageError."""
+    path = options.progress_file
     if not path:
         yield None
         return
+    check_output(path, options, directory, replaced=False)
     try:
         stream = open(os.path.join(directory, path), "wb")
     except OSError as error:

@@ -27,6 +27,7 @@ from kpy.util.cancel import Cancel
 Files: TypeAlias = Callable[[Image], FileSource]
 SECOND = 1_000_000_000
 _CHUNK = 1 << 20
+_WEAKENED = "type=tar keeps owners and rights"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +73,17 @@ class LocalExporter:
             try:
                 with fs.io_errors("write", self.dest):
                     self.dest.mkdir(parents=True, exist_ok=True)
-                    options = ExtractOptions(owners=False, hash_files=False, placeholders=False)
-                    lost = place(self._pairs(artifact), os.fspath(self.dest), options)
+                    options = ExtractOptions(owners=False, set_ids=False, hash_files=False, placeholders=False)
+                    placed = place(self._pairs(artifact), os.fspath(self.dest), options)
             except BaseException:
                 if not there:
                     with suppress(OSError):
                         fs.remove_tree(self.dest)
                 raise
+        if placed.weakened:
+            # Owners are not the image's: who the program was meant to run as is not who it would run as.
+            self.report(Warned(f"{placed.weakened} files are set-uid or set-gid, have capabilities, or are devices: in {self.dest} they give no rights", _WEAKENED))
+        lost = placed.lost
         if lost:
             self.report(Warned(f"{len(lost)} attributes of files could not be set, the first is {lost[0].name} of {lost[0].path}"))
         return ExportResult(artifact.descriptor, (), (self.dest,))

@@ -18,6 +18,7 @@ from kpy.layer.device import DEVICE_XATTR, encode_device
 from kpy.layer.entry import Entry, Kind
 from kpy.layer.index import KEPT_FILES, MAX_KEPT, LayerTree
 from kpy.layer.notes import Notes, is_device, is_noted
+from kpy.layer.rights import weakened
 from kpy.layer.rootdir import ProtectedError, RootDir
 from kpy.layer.tarread import DEFAULT_LIMITS, TarLimits, read_tar
 from kpy.util import fs, paths, unclaimed
@@ -29,7 +30,8 @@ _ASIDE = b".wh..kpy.link."  # no layer can have such a name: it is a marker
 @dataclass(frozen=True, slots=True)
 class ExtractOptions:
     """How to extract. `skip` names protected canonical paths ("proc", "kpy"): they and all below stay as they are,
-    and entries there are passed over silently. Without `owners` nothing is chowned. With `notes`, owners, true modes,
+    and entries there are passed over silently. Without `owners` nothing is chowned. Without `set_ids` no program gets its owner's rights or
+    capabilities, and devices are for their owner alone. With `notes`, owners, true modes,
     devices and root's attributes are told to it and not given to the disk. `slots` are the root's directories that are
     elsewhere, and there for good, by name: what is in them is replaced, but not they. `hash_files` fills the index's
     `sha256`. `max_bytes` bounds the sum of the files' sizes. Without `placeholders` a device that may not be made is an
@@ -37,6 +39,7 @@ class ExtractOptions:
 
     skip: Callable[[str], bool] | None = None
     owners: bool = True
+    set_ids: bool = True
     notes: Notes | None = None
     slots: Mapping[str, str] = field(default_factory=dict)
     hash_files: bool = True
@@ -59,10 +62,12 @@ class LostXattr:
 
 @dataclass(frozen=True, slots=True)
 class Extracted:
-    """The layer's index (without `sha256` if not asked for), and what could not be set."""
+    """The layer's index (without `sha256` if not asked for), what could not be set, and how many files have less rights than
+    the image gives them, without `set_ids`."""
 
     tree: LayerTree
     lost: tuple[LostXattr, ...]
+    weakened: int = 0
 
 
 def extract(
@@ -86,10 +91,10 @@ def extract(
         raise fs.store_error("extract a layer to", root, error) from error
 
 
-def place(pairs: Iterable[tuple[Entry, "FileContent"]], root: str, options: ExtractOptions) -> tuple[LostXattr, ...]:
-    """Put files that are in no tar into a directory, by the same rules; what could not be set. Raises as `extract`."""
+def place(pairs: Iterable[tuple[Entry, "FileContent"]], root: str, options: ExtractOptions) -> Extracted:
+    """Put files that are in no tar into a directory, by the same rules; without an index. Raises as `extract`."""
     with RootDir(root, options.skip, options.slots) as rootdir:
-        return _Extraction(rootdir, root, options).run(pairs, lambda _: None).lost
+        return _Extraction(rootdir, root, options).run(pairs, lambda _: None)
 
 
 class FileContent(Protocol):
@@ -113,6 +118,7 @@ class _Extraction:
         self._name = name
         self._options = options
         self._lost: list[LostXattr] = []
+        self._weakened = 0
         self._files: dict[str, bytes] = {}
 
     def run(self, pairs: Iterable[tuple[Entry, FileContent]], seen: Callable[[Entry], object] | None) -> Extracted:
@@ -133,9 +139,13 @@ class _Extraction:
                               entry.link, entry.device, entry.xattrs, sha256)  # fmt: skip
             note(entry)
         self._finish_directories()
-        return Extracted(LayerTree(entries, self._files), tuple(self._lost))
+        return Extracted(LayerTree(entries, self._files), tuple(self._lost), self._weakened)
 
     def _apply(self, entry: Entry, content: FileContent) -> str:
+        if not self._options.set_ids:
+            weak = weakened(entry)
+            self._weakened += weak is not entry
+            entry = weak
         kind = entry.kind
         if kind is Kind.WHITEOUT or kind is Kind.OPAQUE:
             self._remove(entry)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from kpy.errors import ContentError, InterruptedBuildError, StoreError, UsageError
+from kpy.events import Warned
 from kpy.exporter.base import Artifact, Exporter
 from kpy.exporter.files import Form, LocalExporter, TarExporter, check_deletion
 from kpy.layer.index import scan_layer
@@ -161,12 +162,34 @@ def test_local_files_are_ours_with_their_modes_and_times(make: Callable[..., Mad
         "bin", "bin/su", "bin/su2", "bin/su3", "etc", "etc/empty", "etc/passwd", "fifo", "link",
     ]  # fmt: skip
     su = (dest / "bin" / "su").stat()
-    assert (stat.S_IMODE(su.st_mode), su.st_uid, su.st_mtime) == (0o4755, os.geteuid(), 9)
+    assert (stat.S_IMODE(su.st_mode), su.st_uid, su.st_mtime) == (0o755, os.geteuid(), 9)
     assert (dest / "bin" / "su3").samefile(dest / "bin" / "su2")
     assert os.readlink(dest / "link") == "etc/passwd"
     assert stat.S_ISFIFO((dest / "fifo").stat().st_mode)
     assert (dest / "etc" / "passwd").read_bytes() == b"root"
     assert (dest / "etc").stat().st_mtime == 5
+
+
+def test_local_files_give_nobody_the_rights_of_who_builds(make: Callable[..., Made], tmp_path: Path) -> None:
+    """A program of the image's root, or of its user 5, would be one of ours."""
+    made = make(("amd64", [layer(
+        ("su", "f", {"mode": 0o4755, "uid": 5}), ("write", "f", {"mode": 0o2711}), ("name", "h", {"link": "su"}),
+        ("plain", "f", {"mode": 0o755}), ("tmp", "d", {"mode": 0o1777}), ("mail", "d", {"mode": 0o2775}),
+    )]))  # fmt: skip
+    report = local(made, tmp_path / "out")
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "out").iterdir()}
+    assert modes == {"su": 0o755, "write": 0o711, "name": 0o755, "plain": 0o755, "tmp": 0o1777, "mail": 0o2775}
+    assert [warned.message for warned in report.of(Warned)] == [
+        f"2 files are set-uid or set-gid, have capabilities, or are devices: in {tmp_path}/out they give no rights"
+    ]
+    assert {info.name: info.mode for info in tar(made)}["su"] == 0o4755
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes a device")
+def test_local_devices_are_for_their_owner(make: Callable[..., Made], tmp_path: Path) -> None:
+    report = local(make(("amd64", [layer(("mem", "c", {"mode": 0o666}))])), tmp_path / "out")
+    assert stat.S_IMODE((tmp_path / "out" / "mem").stat().st_mode) == 0o600
+    assert len(report.of(Warned)) == 1
 
 
 def test_local_goes_over_what_is_there(make: Callable[..., Made], tmp_path: Path) -> None:
