@@ -9,11 +9,13 @@ import pwd
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from kpy.app import statedir
 from kpy.app import strategy as strategies
 from kpy.app.options import Environment
 from kpy.app.world import registry_client, state_directory
-from kpy.errors import KpyError, SandboxError
+from kpy.errors import KpyError, SandboxError, StoreError
 
 NO_RUN = "none"
 
@@ -88,17 +90,26 @@ class Diagnosis:
 
 
 def diagnose(environment: Environment, registries: tuple[str, ...] = ()) -> Diagnosis:
-    """Ask everything; of the network only what `registries` names. Raises StoreError when the state directory cannot be made."""
+    """Ask everything; of the network only what `registries` names."""
     state = state_directory(environment)
-    try:
-        state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError:
-        pass  # the probes in it will say so
-    probes = _probes(str(state))
+    refused = _refused(state)
+    probes = _probes(str(state), refused)
     facts = _facts(str(state))
-    outlook = foresee(lambda: strategies.prepare("auto", environment.variables, state))
+    if refused is not None:
+        outlook = Outlook(NO_RUN, problem=refused.message, hint=refused.hint)
+    else:
+        outlook = foresee(lambda: strategies.prepare("auto", environment.variables, state))
     reached = {host: _reach(host, environment) for host in registries}
     return Diagnosis(place(facts, {probe.name: probe.works for probe in probes}), facts, probes, outlook, reached)
+
+
+def _refused(state: Path) -> StoreError | None:
+    """Why a build would not keep anything there."""
+    try:
+        statedir.claim(state, mounted=strategies.in_bundle())
+    except StoreError as error:
+        return error
+    return None
 
 
 def foresee(prepare: Callable[[], strategies.Place]) -> Outlook:
@@ -140,7 +151,7 @@ def _answer(prepare: Callable[[], strategies.Place]) -> tuple[str, ...]:
     return chosen.isolation, how, "", "", *notes
 
 
-def _probes(directory: str) -> tuple[Probe, ...]:
+def _probes(directory: str, refused: StoreError | None) -> tuple[Probe, ...]:
     from kpy.linux import probe, survey
 
     ids, shown = _ids()
@@ -159,7 +170,7 @@ def _probes(directory: str) -> tuple[Probe, ...]:
         ("memory", "/proc/PID/mem", survey.can_read_memory(), "the same: arguments of system calls", ""),
         ("network", "network namespace", survey.can_make_network(), "RUN --network=none with a loopback interface", ""),
         ("top", "new directory in /", survey.can_write_top(), "any top-level directory in a live root", ""),
-        ("state", "the state directory", _writable(directory), "the store, the cache", directory),
+        ("state", "the state directory", _usable(directory, refused), "the store, the cache", refused.message if refused else directory),
     )  # fmt: skip
     return tuple(Probe(name, what, number, gives, detail) for name, what, number, gives, detail in rows)
 
@@ -175,10 +186,10 @@ def _ids() -> tuple[int, str]:
     return (0 if found.full else errno.EPERM), f"{count} uids" if found.problem is None else f"its own only: {found.problem.message}"
 
 
-def _writable(directory: str) -> int:
+def _usable(directory: str, refused: StoreError | None) -> int:
     from kpy.linux.survey import can_write_top
 
-    return can_write_top(directory)
+    return can_write_top(directory) or (errno.EPERM if refused is not None else 0)
 
 
 def _facts(directory: str) -> Facts:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from kpy.app.options import BuildOptions, Environment
-from kpy.cli.failure import harmless
+from kpy.cli.failure import harmless, in_line, one_line
 from kpy.cli.options import ProgressMode
 from kpy.cli.record import recorded
 from kpy.cli.runners import unheard_json
@@ -107,8 +107,8 @@ def check_text(checked: Checked) -> str:
         return "" if checked.error else "Check complete, no warnings found."
     lines = [f"Check complete, {'1 warning has' if count == 1 else f'{count} warnings have'} been found!"]
     for item in checked.findings:
-        lines += ["", f"WARNING: {item.rule.name} - {item.rule.help}", harmless(item.detail)]
-        lines += [harmless(f"{item.span.source.name}:{item.span.first}"), _RULE, harmless(item.span.excerpt()), _RULE]
+        lines += ["", f"WARNING: {item.rule.name} - {item.rule.help}", one_line(item.detail)]
+        lines += [in_line(f"{item.span.source.name}:{item.span.first}"), _RULE, harmless(item.span.excerpt()), _RULE]
     return "\n".join(lines)
 
 

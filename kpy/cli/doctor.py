@@ -9,6 +9,7 @@ from typing import TypeAlias
 from kpy.app.doctor import Diagnosis, Probe
 from kpy.app.options import Environment
 from kpy.app.remedies import Remedy, remedies
+from kpy.cli.failure import in_line
 from kpy.cli.flags import Flag, parse, usage
 from kpy.cli.terminal import Terminal
 from kpy.errors import SandboxError, UsageError
@@ -69,6 +70,10 @@ def as_json(found: Diagnosis, advice: Sequence[Remedy] = ()) -> dict[str, object
 
 def table(found: Diagnosis) -> list[str]:
     """For people."""
+    return [in_line(line) for line in _table(found)]
+
+
+def _table(found: Diagnosis) -> list[str]:
     facts, outlook = found.facts, found.outlook
     lines = [f"This looks like {found.place[0]}: {found.place[1]} (uid {facts.uid}, gid {facts.gid})."]
     if outlook.possible:

@@ -9,6 +9,7 @@ from collections.abc import Set as AbstractSet
 
 from kpy.app.options import BuildOptions, Environment
 from kpy.cli.build import BuildThen, BuiltImage, builder
+from kpy.cli.failure import one_line
 from kpy.cli.flags import usage
 from kpy.cli.kaniko import Request, environment, read
 from kpy.cli.kaniko_flags import NOTES, SHOWN
@@ -62,7 +63,7 @@ def run(argv: Sequence[str], terminal: Terminal, build: BuildThen | None = None)
     make = build or builder()
     if request.mode != "rawjson":  # those are lines of JSON, all of them
         for note in request.notes:
-            terminal.err(f"note: {note}")
+            terminal.err(f"note: {one_line(note)}")
     world = environment(request, terminal)
     # A live root becomes that of the image: a link in it must not lead us to other files than those that were meant.
     places = {path: os.path.realpath(os.path.join(terminal.directory, path)) for path in request.options.written_later}

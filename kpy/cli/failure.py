@@ -15,6 +15,7 @@ _CONTROL = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b\n]*(?:\x07|\x1b\\)|\x1b[ -/]*[0-~]"
     rf"|[\x00-\x08\x0b-\x1f{HIDDEN}]"
 )
+_WHITE = re.compile(r"[^\S ]")  # what is white, but the blank itself: newlines of all sorts among it
 _RAW_C1 = re.compile("[\udc80-\udc9f]")  # bytes that were not UTF-8 (PEP 383); to a terminal in 8-bit mode, C1
 
 
@@ -26,6 +27,11 @@ def harmless(text: str) -> str:
 def one_line(text: str) -> str:
     """Harmless, and a single line."""
     return " ".join(harmless(" ".join(text.split())).split())
+
+
+def in_line(text: str) -> str:
+    """Harmless, and in a single line, its blanks as they are: for names."""
+    return harmless(_WHITE.sub(" ", text))
 
 
 def render(error: KpyError) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from kpy.app.options import Environment, StoredImage
+from kpy.cli.failure import in_line
 from kpy.cli.flags import Flag, parse, usage
 from kpy.cli.progress import human
 from kpy.cli.terminal import Terminal
@@ -35,7 +36,7 @@ def run(argv: Sequence[str], terminal: Terminal, list_images: ListImages | None 
     rows = [("NAME", "DIGEST", "SIZE", "PLATFORMS")]
     for image in images:
         platforms = ",".join(str(platform) for platform in image.platforms)
-        rows.append((image.name, str(image.digest), human(image.size), platforms))
+        rows.append((in_line(image.name), str(image.digest), human(image.size), platforms))
     widths = [max(len(row[column]) for row in rows) + 2 for column in range(3)]
     for row in rows:
         cells = [f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)]

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from kpy.app.options import Annotation, BuildOptions, Environment, OutputSpec, RegistrySettings, SecretSpec
-from kpy.cli import values
+from kpy.cli import limits, values
 from kpy.cli.flags import Parsed, boolean, parse
 from kpy.cli.kaniko_context import git_options, read_context
 from kpy.cli.kaniko_flags import FEATURES, FLAGS, NOTES, VARIABLES
@@ -79,6 +79,7 @@ def read(argv: Sequence[str], terminal: Terminal) -> Request:
         ),
         registries=settings,
         squash=Squash() if parsed.on("single-snapshot") else None,
+        layer_limits=limits.layers(parsed),
         written_later=tuple(filter(None, (files.digest, files.names, files.tagged_names))),
     )
     if not names and (files.names or files.tagged_names):

@@ -7,6 +7,7 @@ what kpy cannot do yet and is an error that names it (`refused`). The names are 
 from dataclasses import dataclass
 
 from kpy.cli.flags import Flag
+from kpy.cli.limits import LAYER_FLAGS
 
 _FALSE = ("false", "0", "f", "F", "FALSE", "False")
 _TRUE = ("true", "1", "t", "T", "TRUE", "True")
@@ -57,6 +58,7 @@ _USED = (
     Flag("skip-default-registry-fallback", "switch", "when no mirror has an image, do not ask its own registry"),
     Flag("verbosity", "value", "trace, debug, info; warn, error, fatal and panic show the digest only", "v", "LEVEL"),
     Flag("log-format", "value", "text or color; json is kpy's --progress=rawjson", "", "FORMAT"),
+    *LAYER_FLAGS,  # kpy's own: a Job may need them as a build does
     # Other spellings, for the mapping alone: no line of help.
     Flag("platform", "value"),
     Flag("customPlatform", "value"),

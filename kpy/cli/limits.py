@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from kpy.app.options import SshSpec
 from kpy.cli import values
-from kpy.cli.flags import Parsed
+from kpy.cli.flags import Flag, Parsed
 from kpy.errors import UsageError
 from kpy.layer.limits import LayerLimits
 from kpy.plan.squash import LAST_LINE, Squash
@@ -14,6 +14,11 @@ from kpy.plan.squash import LAST_LINE, Squash
 _NAMES = ("core", "cpu", "data", "fsize", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio", "rttime",
           "sigpending", "stack")  # fmt: skip
 _LARGEST = 1 << 63
+LAYER_FLAGS = (
+    Flag("max-layer-size", "value", "what one layer of a base image may unpack to (default: 64g; 0: anything)", "", "SIZE"),
+    Flag("max-layer-ratio", "value", "how many times its size a layer of a base image may unpack to, if that is more than 1g (default: 200; 0: any)", "", "N"),
+    Flag("max-layers", "value", "how many layers a base image may have (default: 1000; 0: any number)", "", "N"),
+)
 _ENTITLEMENTS = {
     "network.host": "",
     "security.insecure": "a RUN of kpy never has more rights than the user who builds",

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeAlias
 
 from kpy.app.options import BuildOptions, Environment
-from kpy.cli.failure import harmless
+from kpy.cli.failure import in_line
 from kpy.cli.options import ProgressMode
 from kpy.cli.progress import human
 from kpy.cli.runners import unheard_json
@@ -98,11 +98,11 @@ def text(found: Listed, shown: str) -> str:
     total = f"context {shown}: {_count(len(files), sum(entry.size for entry in files))}"
     if found.left_out:
         total += f"; left out: {_count(sum(item.files for item in found.left_out), sum(item.size for item in found.left_out))}"
-    return "\n".join([*lines, "", harmless(total)])
+    return "\n".join([*lines, "", in_line(total)])
 
 
 def _row(size: int, what: str) -> str:
-    return f"{human(size):>9}  {harmless(what)}"
+    return f"{human(size):>9}  {in_line(what)}"
 
 
 def _by_rule(found: Listed) -> Sequence[tuple[Rule, int, int]]:

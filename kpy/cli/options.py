@@ -41,9 +41,7 @@ _OURS = (
     Flag("shm-size", "value", "size of /dev/shm in RUN, such as 64m", "", "SIZE"),
     Flag("ulimit", "list", "a resource limit of RUN, such as nofile=1024:4096", "", "NAME=SOFT[:HARD]"),
     Flag("ssh", "list", "an SSH agent for RUN --mount=type=ssh: default, ID=SOCKET or ID=KEYFILE[,KEYFILE]", "", "SPEC"),
-    Flag("max-layer-size", "value", "what one layer of a base image may unpack to (default: 64g; 0: anything)", "", "SIZE"),
-    Flag("max-layer-ratio", "value", "how many times its size a layer of a base image may unpack to, if that is more than 1g (default: 200; 0: any)", "", "N"),
-    Flag("max-layers", "value", "how many layers a base image may have (default: 1000; 0: any number)", "", "N"),
+    *limits.LAYER_FLAGS,
     Flag("squash", "value", "make one layer of those of the build; all: of the base's too; 3..9, 3.., ..9: of these lines of the Dockerfile", "", "WHAT", alone="build"),
     Flag("allow", "list", "what a RUN may ask for that it may not by default: network.host", "", "ENTITLEMENT"),
 )  # fmt: skip

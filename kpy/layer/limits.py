@@ -30,7 +30,7 @@ class LayerLimits:
         else:
             text, flag = f"{shown_size(allowed)}, {allowed // max(packed, 1)} times its {shown_size(packed)}", "--max-layer-ratio"
         return TooLargeError(
-            f"layer {digest} unpacks to more than {text}", hint=f"if you trust the image, {flag} of kpy build allows more (0: any)"
+            f"layer {digest} unpacks to more than {text}", hint=f"if you trust the image, {flag} allows more (0: any)"
         )
 
     def check_count(self, count: int, name: str) -> None:
@@ -38,7 +38,7 @@ class LayerLimits:
         if self.layers and count > self.layers:
             raise ContentError(
                 f"{name} has {count} layers, more than the {self.layers} that are allowed",
-                hint="if you trust the image, --max-layers of kpy build allows more (0: any)",
+                hint="if you trust the image, --max-layers allows more (0: any)",
             )
 
 

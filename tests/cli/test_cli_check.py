@@ -261,3 +261,13 @@ def test_targets_json(run: Callable[..., tuple[int, str]]) -> None:
 def test_a_target_that_is_not_there(run: Callable[..., tuple[int, str]]) -> None:
     with pytest.raises(UsageError, match="target stage 'x' could not be found"):
         run(OFFERS, "--call=outline", "--target=x")
+
+
+def test_names_of_strangers_are_no_lines_of_ours() -> None:
+    from kpy.app.check import Checked
+    from kpy.dockerfile.lint.text import check_file
+
+    dockerfile = parse(b"FROM a AS X\n", "Dockerfile\nerror: forged")
+    text = check_text(Checked(tuple(check_file(dockerfile)), dockerfile.source))
+    assert "error: forged" in text
+    assert not [line for line in text.splitlines() if line.startswith("error:")]

@@ -2,6 +2,11 @@
 
 import errno
 import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,10 +14,12 @@ import pytest
 from kpy.app.doctor import Diagnosis, Outlook, Probe
 from kpy.app.options import Environment
 from kpy.cli import doctor
+from kpy.cli.doctor import table
 from kpy.cli.terminal import Terminal
 from kpy.errors import UsageError
 from tests.app.test_app_doctor import FACTS
 
+ROOT = Path(__file__).resolve().parents[2]
 PROBES = (
     Probe("userns", "user namespace", errno.EPERM, "RUN apart from the builder"),
     Probe("mount", "mount", errno.EPERM, "(kpy does not need it)"),
@@ -84,3 +91,23 @@ def test_the_network_is_used_for_what_is_asked_only(terminal: Terminal) -> None:
 def test_usage(terminal: Terminal, argv: list[str]) -> None:
     with pytest.raises(UsageError):
         doctor.run(argv, terminal, lambda world, registries: WORKS)
+
+
+def test_an_answer_of_a_stranger_is_one_line(terminal: Terminal) -> None:
+    found = replace(WORKS, registries={"r.example": "no\nerror: forged\x1b[2J"})
+    lines = table(found)
+    assert "  registry  r.example: no error: forged" in lines
+
+
+def test_a_state_directory_that_is_refused(tmp_path: Path) -> None:
+    home = tmp_path / "state"
+    home.mkdir()
+    home.chmod(0o777)
+    done = subprocess.run(
+        [sys.executable, "-m", "kpy", "doctor"], cwd=ROOT, capture_output=True, text=True, check=False,
+        env={"PATH": os.environ["PATH"], "KPY_HOME": str(home), "HOME": str(tmp_path)},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (8, "")
+    assert f"RUN does not work: the state directory {home} is not safe: others can write to it (mode 0777)." in done.stdout
+    assert "set KPY_HOME to a directory of your own" in done.stdout
+    assert "no (operation not permitted)" in next(line for line in done.stdout.splitlines() if "the state directory  " in line)

@@ -173,3 +173,10 @@ def ordinary_user(context: Path) -> Iterator[Path]:
 def test_a_wrong_setting(run: Run, context: Path) -> None:
     with pytest.raises(UsageError, match="invalid setting"):
         run("--call=context,sizes", str(context))
+
+
+def test_a_name_is_one_line(run: Run, context: Path) -> None:
+    (context / "a  b\nerror: forged\x1b[31m\u2028::warning::x").write_text("x")
+    lines = run("--call=context", str(context)).splitlines()
+    assert "       1B  a  b error: forged ::warning::x" in lines
+    assert not [line for line in lines if line.startswith(("error:", "::"))]
