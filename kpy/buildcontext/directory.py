@@ -234,7 +234,7 @@ class DirectoryContext:
         What it gives raises that, too, at the end of a `with`, if the file is not as it was when it was listed."""
         try:
             if not entry.stat and (found := self._status(entry.path)) is not None and stat.S_ISSOCK(found.st_mode):
-                return open(os.devnull, "rb")
+                return io.BytesIO()  # and not /dev/null: in a live root, a RUN may have put something else there
             stream = _Listed(self._root.regular(entry.path), "rb")
         except OSError as error:
             if error.errno == errno.EINVAL:

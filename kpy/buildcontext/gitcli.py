@@ -11,12 +11,13 @@ import shlex
 import signal
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from kpy.dockerfile.remotes import basic_authorization
 from kpy.errors import ContextError
+from kpy.linux.null import null
 from kpy.util import children, fs
 from kpy.util.cancel import Cancel
 from kpy.util.proxies import Proxies
@@ -25,17 +26,15 @@ MAX_OUTPUT = 64 << 20
 _KNOWN_HOSTS = "known_hosts"
 _MAX_KNOWN_HOSTS = 16 << 20
 _TAIL = 64 << 10
+_NOWHERE = "nothing"  # in our home, where nobody makes it. Not /dev/null: in a live root, a RUN may have put a file there
 _USERINFO = re.compile(r"(?<=//)[^/\s@']+@")
 
 _CONFIG = {
     "advice.detachedHead": "false",
     "core.askPass": "",
-    "core.attributesFile": "/dev/null",
     "core.autocrlf": "false",
-    "core.excludesFile": "/dev/null",
     "core.fileMode": "true",
     "core.fsmonitor": "false",
-    "core.hooksPath": "/dev/null",
     "core.logAllRefUpdates": "false",
     "core.symlinks": "true",
     "credential.helper": "",
@@ -95,7 +94,8 @@ class Git:
         self._settings = settings
         self._url = url
         self._git_dir = git_dir
-        config = dict(_CONFIG)
+        nowhere = os.path.join(home, _NOWHERE)
+        config = _CONFIG | dict.fromkeys(("core.attributesFile", "core.excludesFile", "core.hooksPath"), nowhere)
         self._secrets: list[str] = []
         scheme, _, rest = url.partition("://")
         if scheme in ("http", "https"):
@@ -120,7 +120,7 @@ class Git:
             "XDG_CONFIG_HOME": home,
             "LC_ALL": "C",
             "GIT_CONFIG_NOSYSTEM": "1",
-            "GIT_CONFIG_GLOBAL": os.devnull,
+            "GIT_CONFIG_GLOBAL": os.path.join(home, _NOWHERE),
             "GIT_ATTR_NOSYSTEM": "1",
             "GIT_TERMINAL_PROMPT": "0",
             "GIT_ALLOW_PROTOCOL": "http:https:git:ssh",
@@ -142,10 +142,11 @@ class Git:
             command.append(f"--work-tree={work_tree}")
         command += arguments
         try:
-            process = children.lead(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                env=self._variables, cwd=work_tree or os.path.dirname(self._git_dir), umask=0o022,
-            )  # fmt: skip
+            with null() as nowhere:
+                process = children.lead(
+                    command, stdin=nowhere, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                    env=self._variables, cwd=work_tree or os.path.dirname(self._git_dir), umask=0o022,
+                )  # fmt: skip
         except OSError as error:
             raise ContextError(f"cannot run {self._settings.program}: {fs.reason(error)}") from error
         with process:
@@ -262,11 +263,11 @@ def ssh_agent(settings: GitSettings, home: str) -> Iterator[str]:
         yield ""
         return
     known = os.path.join(home, _KNOWN_HOSTS)
-    try:
-        with open(settings.known_hosts or os.devnull, "rb") as stream:
-            data = stream.read(_MAX_KNOWN_HOSTS)
-    except OSError:
-        data = b""
+    data = b""
+    with suppress(OSError):
+        if settings.known_hosts:
+            with open(settings.known_hosts, "rb") as stream:
+                data = stream.read(_MAX_KNOWN_HOSTS)
     with open(known, "wb") as out:
         out.write(data)
     with settings.agent() as socket:
@@ -280,7 +281,7 @@ def _ssh_command(home: str) -> str:
         "BatchMode=yes", "StrictHostKeyChecking=accept-new", f'UserKnownHostsFile="{home}/{_KNOWN_HOSTS}"',
         "GlobalKnownHostsFile=/etc/ssh/ssh_known_hosts", "IdentityFile=none", "ConnectTimeout=30", "ServerAliveInterval=30",
     ]  # fmt: skip
-    return " ".join(["ssh", "-F", "/dev/null", *(f"-o {shlex.quote(option)}" for option in options)])
+    return " ".join(["ssh", "-F", "none", *(f"-o {shlex.quote(option)}" for option in options)])
 
 
 def lines_of(output: bytes) -> Sequence[str]:

@@ -67,7 +67,12 @@ def _dispatch(words: list[str]) -> int:
         return 0
     import importlib
 
+    # What an error needs, too: at the end of a build in a live root, these files may be what a RUN made of them.
+    import kpy.cli.failure  # noqa: F401
     from kpy.cli.terminal import standard
+
+    if _debug():
+        import traceback  # noqa: F401
 
     terminal = standard()
     if not words:
@@ -212,7 +217,7 @@ def _forget_output() -> None:
     """Point both streams nowhere, so that the interpreter's own flush at exit does not fail again."""
     import os
 
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+    nowhere = os.memfd_create("nowhere")  # not /dev/null: in a live root, a RUN may have put a pipe or a link there
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
     os.close(nowhere)

@@ -13,6 +13,7 @@ from kpy.errors import StoreError, UsageError
 from kpy.events import Reporter, silent
 from kpy.exporter.base import Artifact, ExportResult
 from kpy.exporter.docker import DockerArchiveExporter
+from kpy.linux.null import null
 from kpy.oci.reference import Reference
 from kpy.util.cancel import Cancel
 
@@ -70,10 +71,11 @@ class LoadExporter:
         """Load it. Raises StoreError with what the engine says."""
         name = self.loader.name
         try:
-            program = subprocess.Popen(
-                [self.loader.path, "load"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-                env=dict(self.loader.variables),
-            )  # fmt: skip
+            with null() as nowhere:
+                program = subprocess.Popen(
+                    [self.loader.path, "load"], stdin=subprocess.PIPE, stdout=nowhere, stderr=subprocess.PIPE,
+                    env=dict(self.loader.variables),
+                )  # fmt: skip
         except OSError as error:
             raise StoreError(f"cannot start {name}: {error.strerror or error}") from error
         with program:

@@ -374,7 +374,7 @@ exec sh -c "$last"
     found = checkout(parse_git(form.format(path=path)), str(tmp_path / "out dir"), settings, keep_git_dir=False)
     assert found.commit == head
     argv = (tmp_path / "argv").read_text()
-    assert argv.startswith("/the/agent -F /dev/null -o BatchMode=yes -o StrictHostKeyChecking=accept-new")
+    assert argv.startswith("/the/agent -F none -o BatchMode=yes -o StrictHostKeyChecking=accept-new")
     assert "-o IdentityFile=none" in argv
     assert "git@h.example" in argv
     assert (tmp_path / "out dir" / "home" / "known_hosts").read_text() == known.read_text()
@@ -429,3 +429,15 @@ def test_a_cancelled_build_ends_git(fetch, cancel, tmp_path) -> None:
 )
 def test_relative_submodule_urls(base: str, url: str, wanted: str) -> None:
     assert relative_url(base, url) == wanted
+
+
+def test_nothing_of_dev_is_named_to_git(server, work, fetch, tmp_path) -> None:
+    """/dev of a live root is a RUN's, too: what git reads there would be its configuration, or its hooks."""
+    head = simple(work, server)
+    spy = tmp_path / "spy"
+    spy.write_text(f'#!/bin/sh\n{{ echo "$@"; env; }} >> {tmp_path}/seen\nexec {GIT} "$@"\n')
+    spy.chmod(0o755)
+    assert fetch("r.git", program=str(spy)).commit == head
+    seen = (tmp_path / "seen").read_text()
+    assert "GIT_CONFIG_GLOBAL=" in seen
+    assert "/dev/" not in seen

@@ -203,3 +203,10 @@ def test_streams_that_are_full_or_closed(redirect: str, code: int, error: str, w
     command = ["sh", "-c", f'"$0" -m kpy {words} {redirect}', sys.executable]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (code, error)
+
+
+def test_what_an_error_needs_is_there_before_a_build() -> None:
+    """At the end of a build in a live root, the files of kpy may be what a RUN made of them."""
+    code = "import sys; from kpy.cli.main import main; main(['help']); print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert {"kpy.cli.failure", "kpy.cli.terminal"} <= set(done.stderr.split())
