@@ -20,7 +20,7 @@ from kpy.oci.digest import Digest
 from kpy.oci.image import Layer
 from kpy.oci.platform import Platform
 from kpy.oci.reference import Reference
-from kpy.util import fs
+from kpy.util import fs, waiting
 from kpy.util.cancel import Cancel
 from kpy.util.streams import HashingReader, TeeReader, drain
 
@@ -80,9 +80,9 @@ def import_image(
 
 def _open(source: str, environment: Environment) -> BinaryIO:
     if source == "-":
-        return cast(BinaryIO, os.fdopen(os.dup(environment.stdin.fileno()), "rb", buffering=0))
+        return waiting.source(cast(BinaryIO, os.fdopen(os.dup(environment.stdin.fileno()), "rb", buffering=0)))
     try:
-        return open(os.path.join(environment.directory, source), "rb")
+        return waiting.source(open(os.path.join(environment.directory, source), "rb"))
     except OSError as error:
         raise ContextError(f"cannot read {source}: {fs.reason(error)}") from error
 

@@ -280,7 +280,7 @@ def _make_userns(place: Place, means: Means) -> tuple[Snapshotter, Sandbox]:
     from kpy.snapshot.overlay import OverlaySnapshotter
     from kpy.snapshot.stack import Stack
 
-    return OverlaySnapshotter(Stack(str(means.state / "snapshots"), report=means.report), means.layers), sandbox
+    return OverlaySnapshotter(Stack(str(means.state / "snapshots"), means.cancel, report=means.report), means.layers), sandbox
 
 
 def _emulation(ledger: "Ledger", place: Place, means: Means) -> "Emulation":

@@ -19,6 +19,7 @@ from kpy.errors import ContextError
 from kpy.layer.entry import KIND_OF_FORMAT, Entry, Kind
 from kpy.layer.source import Opener
 from kpy.util import fs, paths
+from kpy.util.checkpoint import checked
 
 CAPABILITY = "security.capability"
 _REMEMBERED = 1024  # directories: those above what is looked at, and some more
@@ -122,7 +123,7 @@ class DirectoryContext:
         try:
             place = self._root.directory(parent)
             try:
-                for name in names:
+                for name in checked(names):
                     entry = self._look_in(place, name, paths.join(parent, name) if name != "." else "", known=known)
                     if entry is not None:
                         found.append(entry)
@@ -153,7 +154,7 @@ class DirectoryContext:
                 continue
             try:
                 with self._scan(directory) as items:
-                    entries = [(paths.join(directory, item.name), item.is_dir(follow_symlinks=False)) for item in items]
+                    entries = [(paths.join(directory, item.name), item.is_dir(follow_symlinks=False)) for item in checked(items)]
             except OSError as error:
                 if error.errno in _NOT_THERE:
                     continue  # it has just gone
@@ -202,10 +203,10 @@ class DirectoryContext:
         try:
             with self._scan(path) as items:
                 if ignore is None:
-                    return sorted(item.name for item in items)
+                    return sorted(item.name for item in checked(items))
                 names = [
                     item.name
-                    for item in items
+                    for item in checked(items)
                     if not ignore.excluded(below := paths.join(path, item.name), state)[0]
                     or (item.is_dir(follow_symlinks=False) and self._has_included(below))
                 ]

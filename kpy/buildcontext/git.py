@@ -22,6 +22,7 @@ from kpy.buildcontext.gitcli import (
 from kpy.dockerfile.remotes import GitRemote, is_commit
 from kpy.errors import ContextError, DigestMismatchError
 from kpy.util import paths
+from kpy.util.checkpoint import checked
 
 MAX_SUBMODULES = 1000
 _DEEPEST = 32
@@ -293,8 +294,8 @@ def _subdirectory(tree: str, remote: GitRemote) -> str:
 
 def _set_times(root: str, seconds: int) -> None:
     """The time of the commit for all: that of the checkout would differ from build to build."""
-    for directory, _, names in os.walk(root, topdown=False):
-        for name in names:
+    for directory, _, names in checked(os.walk(root, topdown=False)):
+        for name in checked(names):
             os.utime(os.path.join(directory, name), (seconds, seconds), follow_symlinks=False)
         # symlinks to directories are among the directories of os.walk, not its files
         with os.scandir(directory) as items:

@@ -24,6 +24,7 @@ from kpy.oci.content import BlobStore
 from kpy.oci.descriptor import Descriptor
 from kpy.oci.digest import Digest
 from kpy.util import fs, http
+from kpy.util.checkpoint import checkpoint
 from kpy.util.proxies import Proxies
 from kpy.util.sockets import Sockets
 
@@ -170,6 +171,7 @@ class _Body:
         self._done = 0
 
     def read(self, size: int = -1) -> bytes:
+        checkpoint()
         data: bytes = self._raw.read(size if size > 0 else 1 << 20)
         self._done += len(data)
         self._progress(self._done, self._total)

@@ -9,6 +9,7 @@ from kpy.dockerfile.dockerignore import Rule
 from kpy.errors import ContextError
 from kpy.layer.entry import Entry, Kind
 from kpy.util import paths
+from kpy.util.checkpoint import checkpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ def _leave(context: DirectoryContext, everything: DirectoryContext, path: str) -
     files, size = 0, 0
     todo = [top] if top is not None else []
     while todo:
+        checkpoint()
         entry = todo.pop()
         if entry.kind is Kind.DIR:
             todo += _inside(everything, entry.path)

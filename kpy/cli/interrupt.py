@@ -4,6 +4,7 @@ import _thread
 import os
 import select
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -12,6 +13,8 @@ from kpy.util.cancel import Cancel
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _AGAIN = 0.05  # seconds
+_PATIENCE = 0.9  # seconds from the signal on; much less is needed but where a library computes, or a disk does not answer
+_LONGEST = 20.0  # while a RUN is being ended; Kubernetes gives a container 30
 
 
 class Interrupt:
@@ -21,6 +24,7 @@ class Interrupt:
         self.cancel = cancel
         self.signal = 0
         self._restore = restore
+        self.over = False
         self.tries_again = False
         """To set the flag, from time to time."""
 
@@ -31,6 +35,7 @@ class Interrupt:
                 os.write(2, self._restore)
             os._exit(128 + number)
         self.signal = number
+        self.cancel.hurried = True
         self.set()
 
     def set(self, *_: object) -> None:
@@ -38,13 +43,26 @@ class Interrupt:
         # That takes a lock, which the main thread may hold at this very moment: let another thread wait for it. Not
         # threading.Thread, which takes a lock to start.
         try:
-            _thread.start_new_thread(self.cancel.set, ())
+            _thread.start_new_thread(self._end, ())
         except RuntimeError:
             # A RUN has started as many processes as there may be. Waking ends it; then there is room.
             self.cancel.wake()
             signal.signal(signal.SIGALRM, self.set)
             signal.setitimer(signal.ITIMER_REAL, _AGAIN)
             self.tries_again = True
+
+    def _end(self) -> None:
+        """End the work; and if it does not end in time, the process. Then the next build removes what is half done, as after a
+        kill."""
+        start = time.monotonic()
+        self.cancel.set()
+        time.sleep(_PATIENCE)
+        while self.cancel.is_held and time.monotonic() - start < _LONGEST:
+            time.sleep(_AGAIN)
+        if not self.over:
+            if select.select([], [2], [], 0)[1]:
+                os.write(2, self._restore + b"error: interrupted\n")
+            os._exit(self.exit_code)
 
     @property
     def exit_code(self) -> int:
@@ -67,6 +85,7 @@ def caught(*, terminal: bool) -> Iterator[Interrupt]:
         try:
             yield interrupt
         finally:
+            interrupt.over = True
             if interrupt.tries_again:
                 signal.setitimer(signal.ITIMER_REAL, 0)
             for number, handler in before.items():

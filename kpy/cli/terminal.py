@@ -9,6 +9,7 @@ from typing import BinaryIO
 from kpy.app.options import Environment
 from kpy.cli import runners
 from kpy.errors import KpyError, UsageError
+from kpy.util import waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class Terminal:
 
     def environment(self) -> Environment:
         """What the verbs of `kpy.app` take."""
-        return Environment(self.variables, self.directory, self.stdin, self.stdout)
+        return Environment(self.variables, self.directory, waiting.source(self.stdin), self.stdout)
 
 
 def _write(stream: BinaryIO, line: bytes, name: str) -> None:

@@ -17,6 +17,7 @@ from kpy.oci.descriptor import Descriptor
 from kpy.oci.reference import Reference
 from kpy.util import canonical, fs
 from kpy.util.cancel import Cancel
+from kpy.util.checkpoint import checkpoint
 from kpy.util.outlet import Outlet, open_waiting
 
 REF_NAME = "org.opencontainers.image.ref.name"
@@ -99,6 +100,7 @@ class _Whole:
     def read(self, size: int) -> bytes:
         parts = []
         while size and (data := self._stream.read(size)):
+            checkpoint()
             parts.append(data)
             size -= len(data)
         if size:

@@ -23,10 +23,10 @@ from kpy.oci.image import Image
 from kpy.solver.lookup import walk
 from kpy.util import fs, paths
 from kpy.util.cancel import Cancel
+from kpy.util.streams import pieces
 
 Files: TypeAlias = Callable[[Image], FileSource]
 SECOND = 1_000_000_000
-_CHUNK = 1 << 20
 _WEAKENED = "type=tar keeps owners and rights"
 
 
@@ -104,8 +104,7 @@ class _Opened:
     def chunks(self) -> Iterator[bytes]:
         if self.item is not None and self.item.open is not None:
             with self.item.open() as stream:
-                while data := stream.read(_CHUNK):
-                    yield data
+                yield from pieces(stream)
 
 
 def check_deletion(dest: str, needed: Iterable[str]) -> None:

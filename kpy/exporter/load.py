@@ -15,6 +15,7 @@ from kpy.exporter.base import Artifact, ExportResult
 from kpy.exporter.docker import DockerArchiveExporter
 from kpy.linux.null import null
 from kpy.oci.reference import Reference
+from kpy.util import waiting
 from kpy.util.cancel import Cancel
 
 _PATIENCE = 30  # seconds for an engine to say that it is there
@@ -46,9 +47,7 @@ class Loader:
         """Raise UsageError if its engine does not answer."""
         argv = [self.path, "version", "--format", "{{.Server.Version}}"] if self.name == "docker" else [self.path, "version"]
         try:
-            done = subprocess.run(
-                argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=_PATIENCE, check=False, env=dict(self.variables)
-            )
+            done = waiting.run(argv, _PATIENCE, env=dict(self.variables))
             said = "" if done.returncode == 0 else _last(done.stderr) or f"exit code {done.returncode}"
         except subprocess.TimeoutExpired:
             said = f"no answer within {_PATIENCE} seconds"
@@ -84,8 +83,8 @@ class LoadExporter:
             stdin, stderr = cast(BinaryIO, program.stdin), cast(BinaryIO, program.stderr)
             try:
                 result = self._send(artifact, stdin)
-                said = stderr.read(_SAID)
-                code = program.wait()
+                said = waiting.source(stderr).read(_SAID)
+                code = waiting.wait(program)
             except BaseException:
                 program.kill()
                 _close(stdin)

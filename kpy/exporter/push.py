@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from dataclasses import dataclass, field
 from typing import BinaryIO, Protocol
 
@@ -13,6 +13,7 @@ from kpy.oci.content import BlobSource, Repository
 from kpy.oci.descriptor import Descriptor
 from kpy.oci.reference import Reference
 from kpy.util.cancel import Cancel
+from kpy.util.threads import Pool
 
 
 class Remote(Repository, Protocol):
@@ -131,7 +132,7 @@ class PushExporter:
             )
             progress(descriptor.size)
 
-        with ThreadPoolExecutor(self.concurrency, thread_name_prefix="push") as pool:
+        with Pool(self.concurrency, thread_name_prefix="push") as pool:
             # The large ones first: the last to start should not be the one that takes longest.
             blobs = sorted(all_blobs(artifact).values(), key=lambda item: (-item[0].size, item[0].digest))
             futures = [pool.submit(one, descriptor, source) for descriptor, source in blobs]

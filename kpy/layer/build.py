@@ -5,7 +5,6 @@ Memory stays flat: every queue between the threads is short. Writes only to the 
 
 import hashlib
 import queue
-import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import TracebackType
@@ -16,7 +15,7 @@ from kpy.layer.entry import LayerItem
 from kpy.layer.index import IndexWriter
 from kpy.layer.write import stream_tar
 from kpy.oci.digest import Digest
-from kpy.util import fs
+from kpy.util import fs, threads
 
 _QUEUED = 6  # chunks of about 1 MiB
 
@@ -38,10 +37,10 @@ class _Worker:
         self._function = function
         self._queue: queue.Queue[bytes | None] = queue.Queue(_QUEUED)
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._name = name
 
     def __enter__(self) -> "_Worker":
-        self._thread.start()
+        self._thread = threads.start(self._work, self._name)
         return self
 
     def __exit__(

@@ -8,7 +8,7 @@ codec: ISA-L's output is not zlib's, and may differ between CPU architectures. A
 import zlib
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal
@@ -16,6 +16,7 @@ from typing import Any, Literal
 from isal import isal_zlib
 
 from kpy.errors import UsageError
+from kpy.util.threads import Pool
 
 Kind = Literal["gzip", "zstd", "none"]
 
@@ -137,7 +138,7 @@ class _Gzip:
     def __init__(self, level: int, sink: Callable[[bytes], None], threads: int) -> None:
         self._level = level
         self._sink = sink
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="kpy-gzip")
+        self._pool = Pool(threads, thread_name_prefix="kpy-gzip")
         self._limit = threads + 2
         self._pending: deque[Future[bytes]] = deque()
         self._parts: list[bytes] = []

@@ -14,6 +14,8 @@ from isal import igzip_lib
 
 from kpy.errors import ContentError, TooLargeError
 from kpy.layer.readahead import ChunkReader, ReadAhead
+from kpy.util.checkpoint import checkpoint
+from kpy.util.streams import pieces
 
 Format = Literal["none", "gzip", "zstd", "bzip2", "xz"]
 
@@ -71,6 +73,7 @@ class _Source:
 
     def peek(self, size: int) -> bytes:
         while len(self._head) < size:
+            checkpoint()
             more = self._stream.read(size - len(self._head))
             if not more:
                 break
@@ -81,12 +84,14 @@ class _Source:
         if self._head:
             data, self._head = self._head[:size], self._head[size:]
             return data
+        checkpoint()
         return self._stream.read(size)
 
 
 def _bounded(chunks: Iterator[bytes], limit: int | None) -> Iterator[bytes]:
     total = 0
     for chunk in chunks:
+        checkpoint()
         total += len(chunk)
         if limit is not None and total > limit:
             raise TooLargeError(f"decompressed content is larger than the {limit} bytes that are allowed")
@@ -94,14 +99,14 @@ def _bounded(chunks: Iterator[bytes], limit: int | None) -> Iterator[bytes]:
 
 
 def _plain(source: _Source) -> Iterator[bytes]:
-    while data := source.read(_OUTPUT):
-        yield data
+    yield from pieces(source, _OUTPUT)
 
 
 def _members(source: _Source, name: str, magic: bytes, new: Callable[[], Any]) -> Iterator[bytes]:
     """Concatenated members of a format whose decoder has the interface of `bz2.BZ2Decompressor`."""
     data = source.read()
     while True:
+        checkpoint()  # members may be empty, and many in one read
         decoder = new()
         while not decoder.eof:
             if decoder.needs_input and not data:
@@ -129,6 +134,7 @@ def _next_member(source: _Source, data: bytes, name: str, magic: bytes) -> bytes
     """What follows a member, without zeros of padding; empty at the end."""
     data = data.lstrip(b"\0")
     while len(data) < len(magic):
+        checkpoint()
         more = source.read()
         if not more:
             break
@@ -184,6 +190,7 @@ def _zstd(source: _Source) -> Iterator[bytes]:
     )
     held = b""
     while True:
+        checkpoint()
         try:
             data = reader.read(_OUTPUT)
         except (zstandard.ZstdError, MemoryError) as error:

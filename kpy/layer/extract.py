@@ -22,6 +22,7 @@ from kpy.layer.rights import weakened
 from kpy.layer.rootdir import ProtectedError, RootDir
 from kpy.layer.tarread import DEFAULT_LIMITS, TarLimits, read_tar
 from kpy.util import fs, paths, unclaimed
+from kpy.util.checkpoint import checked
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _ASIDE = b".wh..kpy.link."  # no layer can have such a name: it is a marker
@@ -353,7 +354,7 @@ class _Extraction:
     def _finish_directories(self) -> None:
         """Owners, xattrs, modes and times of directories, the deepest first."""
         final = self._root.final
-        for path in sorted({*final, *self._root.touched}, reverse=True):
+        for path in checked(sorted({*final, *self._root.touched}, reverse=True)):
             try:
                 fd = self._root.readable(path)
             except (FileNotFoundError, NotADirectoryError, ProtectedError):

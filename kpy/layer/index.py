@@ -20,6 +20,7 @@ from kpy.errors import ContentError
 from kpy.layer.entry import Entry, Kind
 from kpy.layer.tarread import DEFAULT_LIMITS, TarLimits, read_tar
 from kpy.util import fs
+from kpy.util.checkpoint import checkpoint
 
 KEPT_FILES = frozenset({"etc/passwd", "etc/group"})
 MAX_KEPT = 1 << 20
@@ -75,7 +76,7 @@ class LayerTree:
                 raise ContentError("layer index is of another version or no index at all")
             expected, hasher = stream.read(32), hashlib.sha256()
             while _read_block(stream, hasher.update):
-                pass
+                checkpoint()
             last = _read_block(stream, hasher.update)
             if stream.read(1) or hasher.digest() != expected:
                 raise ContentError("layer index is broken: its checksum differs")
@@ -102,6 +103,7 @@ class StoredEntries(Collection[Entry]):
         with self._opener() as stream:
             stream.seek(len(_MAGIC) + 32)
             while block := _read_block(stream, lambda _: None):
+                checkpoint()
                 with _reading():
                     entries = _from_columns(json.loads(_inflate(block)))
                 yield from entries

@@ -6,6 +6,9 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from kpy.util import threads
+from kpy.util.streams import pieces
+
 _AHEAD = 8 << 20
 
 
@@ -30,7 +33,7 @@ class ChunkReader(io.RawIOBase):
     def read(self, size: int = -1, /) -> bytes:
         """Some bytes; all with a negative size."""
         if size < 0:
-            return b"".join(iter(lambda: self.read(1 << 20), b""))
+            return b"".join(pieces(self))
         if self._position >= len(self._data):
             self._data = self._next()
             self._position = 0
@@ -71,8 +74,7 @@ class ReadAhead(ChunkReader):
         self._stopped = False
         self._error: BaseException | None = None
         self._close_in_thread = close_source
-        self._thread = threading.Thread(target=self._work, name="kpy-read-ahead", daemon=True)
-        self._thread.start()
+        self._thread = threads.start(self._work, "kpy-read-ahead")
 
     def _work(self) -> None:
         try:

@@ -13,6 +13,7 @@ from types import TracebackType
 from kpy.errors import ContentError
 from kpy.layer.entry import Entry, Kind
 from kpy.util import paths
+from kpy.util.checkpoint import checked, checkpoint
 
 _PATH_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -207,6 +208,7 @@ class RootDir:
         protected: set[str] = set()  # or something protected
         todo = [(path, False)]
         while todo:
+            checkpoint()
             here, emptied = todo.pop()
             above = here.rpartition("/")[0]
             if emptied:
@@ -224,7 +226,7 @@ class RootDir:
                 protected.add(above)
                 continue
             todo.append((here, True))
-            for name, is_directory in self._list(here):
+            for name, is_directory in checked(self._list(here)):
                 child = paths.join(here, name)
                 if is_directory:
                     todo.append((child, False))
@@ -256,7 +258,7 @@ class RootDir:
 
     def clear(self, path: str) -> None:
         """Remove what is in the directory at a canonical path from before this extraction."""
-        for name, is_directory in self._list(path):
+        for name, is_directory in checked(self._list(path)):
             child = paths.join(path, name)
             if self._skip is not None and self._skip(child):
                 continue

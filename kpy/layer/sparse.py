@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 
 from kpy.errors import ContentError
 from kpy.layer import pax
+from kpy.util.checkpoint import checkpoint
 
 MAX_SIZE = 64 << 30  # a header of 512 bytes must not keep us busy for days
 _MAX_SEGMENTS = 100_000
@@ -83,6 +84,7 @@ def expand(segments: list[Segment], size: int, read: Callable[[int], bytes]) -> 
     position = 0
     for offset, length in [*segments, (size, 0)]:
         while position < offset:
+            checkpoint()
             hole = min(len(_ZEROS), offset - position)
             yield _ZEROS[:hole]
             position += hole

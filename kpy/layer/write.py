@@ -13,6 +13,7 @@ from kpy.errors import ContentError, StoreError
 from kpy.layer.entry import Entry, Kind, LayerItem
 from kpy.layer.header import BLOCK, encode_header
 from kpy.layer.index import KEPT_FILES, MAX_KEPT
+from kpy.util.checkpoint import checkpoint
 
 Sink: TypeAlias = Callable[[bytes], None]
 
@@ -65,6 +66,7 @@ def stream_tar(
     batch = _Batch(out)
     files: dict[str, Entry] = {}
     for item in items:
+        checkpoint()
         entry = item.entry
         if entry.kind is Kind.HARDLINK and entry.link in files:
             entry = _dressed_as(entry, files[entry.link])
@@ -123,6 +125,7 @@ def _copy(entry: Entry, stream: BinaryIO, batch: _Batch, kept: dict[str, bytes] 
     hasher = hashlib.sha256()
     left = entry.size
     while True:
+        checkpoint()
         try:
             # one more than is left: a file that grew shows itself
             data = stream.read(min(CHUNK, left + 1))

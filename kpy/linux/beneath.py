@@ -10,6 +10,7 @@ import os
 import stat
 
 from kpy.linux import libc
+from kpy.util.checkpoint import checked
 
 TYPE_CHECKING = False  # as mypy knows it; importing typing takes longer than all else here
 if TYPE_CHECKING:
@@ -200,7 +201,7 @@ class Beneath:
             path = pending.pop()
             directory = self.open(path, LIST)
             try:
-                found = [(name, os.stat(name, dir_fd=directory, follow_symlinks=False)) for name in names(directory)]
+                found = [(name, os.stat(name, dir_fd=directory, follow_symlinks=False)) for name in checked(names(directory))]
                 yield path, directory, found
             finally:
                 os.close(directory)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from kpy.linux.beneath import LIST, At, Beneath, join, link_path
+from kpy.util.checkpoint import checked, checkpoint
 
 Made: TypeAlias = Callable[[At, At], None]
 _BLOCK = 1 << 20
@@ -47,7 +48,7 @@ def _tree(source: int, tree: Beneath, links: dict[tuple[int, int], bytes], made:
         for path, old, entries in reading.directories():
             new = tree.open(path, LIST)
             try:
-                for name, found in entries:
+                for name, found in checked(entries):
                     _entry((old, name), (new, name), found, tree, join(path, name), links, made)
             finally:
                 os.close(new)
@@ -123,7 +124,7 @@ def _bytes(source: int, target: int) -> None:
     """All of one file into another, in the kernel where it can."""
     try:
         while os.copy_file_range(source, target, _BLOCK * 64):
-            pass
+            checkpoint()
     except OSError as error:
         if error.errno not in {
             errno.EXDEV,
@@ -134,6 +135,7 @@ def _bytes(source: int, target: int) -> None:
         }:
             raise
         while block := os.read(source, _BLOCK):
+            checkpoint()
             view = memoryview(block)
             while view:
                 view = view[os.write(target, view) :]

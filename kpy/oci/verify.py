@@ -5,6 +5,7 @@ from typing import BinaryIO
 
 from kpy.errors import DigestMismatchError
 from kpy.oci.descriptor import Descriptor
+from kpy.util.streams import pieces
 
 
 class VerifyingReader(io.RawIOBase):
@@ -33,10 +34,7 @@ class VerifyingReader(io.RawIOBase):
     def read(self, size: int = -1) -> bytes:
         """Up to `size` bytes; all of the rest when it is negative (use that for small blobs only)."""
         if size < 0:
-            parts = []
-            while part := self.read(1 << 20):
-                parts.append(part)
-            return b"".join(parts)
+            return b"".join(pieces(self))
         if self._done or size == 0:
             return b""
         data: bytes = self._stream.read(min(size, self._left)) if self._left else b""

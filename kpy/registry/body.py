@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from kpy.errors import RegistryError
 from kpy.registry import problem
 from kpy.util import http
+from kpy.util.checkpoint import checkpoint
 
 if TYPE_CHECKING:
     from requests import Response
@@ -22,6 +23,7 @@ def read_piece(response: "Response", size: int) -> bytes:
     """Up to `size` raw bytes of the body, empty at its end; what breaks is a RegistryError."""
     import urllib3
 
+    checkpoint()
     try:
         data: bytes = response.raw.read(size, decode_content=False)
     except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:

@@ -17,6 +17,7 @@ from typing import Any
 
 from kpy.errors import AuthenticationError, UsageError
 from kpy.oci.reference import DOCKER_HUB
+from kpy.util import waiting
 
 HUB_KEY = "https://index.docker.io/v1/"  # docker login writes this for docker.io
 TOKEN_USER = "<token>"  # docker-credential-helpers: then the secret is an identity token
@@ -65,9 +66,7 @@ def run_helper(name: str, server: str) -> tuple[str, str] | None:
         raise AuthenticationError(f"invalid credential helper name {name[:80]!r}")
     program = f"docker-credential-{name}"
     try:
-        done = subprocess.run(
-            [program, "get"], input=server.encode(), capture_output=True, timeout=60, check=False
-        )
+        done = waiting.run([program, "get"], 60, server.encode())
     except FileNotFoundError as error:
         raise HelperMissingError(f"the credential helper {program} is not installed") from error
     except (OSError, subprocess.TimeoutExpired) as error:

@@ -22,6 +22,7 @@ from kpy.registry.download import PIECE, ResumingStream
 from kpy.registry.problem import RETRIED, Answer
 from kpy.registry.transport import Request, Transport
 from kpy.registry.upload import Outcome, Target, ignore_progress
+from kpy.util.streams import pieces
 
 if TYPE_CHECKING:
     from requests import Response
@@ -278,7 +279,7 @@ class _Rewound:
 
 def _copy(stream: BinaryIO, copy: BinaryIO, expected: Descriptor | None) -> None:
     size = 0
-    while data := stream.read(PIECE):
+    for data in pieces(stream):
         size += len(data)
         if expected is not None and size > expected.size:
             raise DigestMismatchError(f"the blob to upload is longer than {expected.size} bytes")
@@ -289,7 +290,7 @@ def _measure(stream: BinaryIO, expected: Descriptor | None) -> Descriptor:
     algorithm = expected.digest.algorithm if expected else "sha256"
     hasher = hashlib.new(algorithm)
     size = 0
-    while data := stream.read(PIECE):
+    for data in pieces(stream):
         hasher.update(data)
         size += len(data)
     media_type = expected.media_type if expected else "application/octet-stream"

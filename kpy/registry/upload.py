@@ -19,6 +19,7 @@ from kpy.registry.challenge import Scopes, repository_scope
 from kpy.registry.pause import Pauses
 from kpy.registry.problem import NETWORK_CODES, RETRIED, Answer, problem
 from kpy.registry.transport import Request, Transport
+from kpy.util.checkpoint import checkpoint
 
 Outcome: TypeAlias = Literal["exists", "mounted", "uploaded"]
 PIECE = 1 << 20
@@ -76,6 +77,7 @@ class _Pieces:
             _skip(stream, self._start)
             position, end = self._start, self._start + self._length
             while position < end:
+                checkpoint()
                 data = stream.read(min(PIECE, end - position))
                 if not data:
                     raise DigestMismatchError(f"the blob to upload ends after {position} of {self._total} bytes")
@@ -94,6 +96,7 @@ def _skip(stream: BinaryIO, count: int) -> None:
         stream.seek(count)
         return
     while count:
+        checkpoint()
         data = stream.read(min(PIECE, count))
         if not data:
             raise DigestMismatchError("the blob to upload is shorter than before")

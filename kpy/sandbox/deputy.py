@@ -6,14 +6,13 @@ The builder may read its logins and change its store; what it does for an image 
 has no Landlock, descriptors are the only wall (kpy.linux.beneath), here and everywhere.
 """
 
-import errno
-import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from kpy.errors import SandboxError
 from kpy.linux import landlock, seccomp, syscalls
 from kpy.sandbox.spawn import Reach
+from kpy.util import threads
 
 _Result = TypeVar("_Result")
 
@@ -27,16 +26,7 @@ def confined(reach: Reach | None, work: Callable[[], _Result]) -> _Result:
     if reach is None:
         return work()
     task = _Task(reach, work)
-    thread = threading.Thread(target=task.run, name="kpy-deputy")
-    try:
-        thread.start()
-    except RuntimeError as error:
-        raise SandboxError(
-            "cannot start the thread that works on the files of a RUN: there may be no more threads",
-            errno=errno.EAGAIN,
-            hint="raise the limit of processes (pids.max of the container, `ulimit -u`), or end others of this user",
-        ) from error
-    thread.join()
+    threads.start(task.run, "kpy-deputy", daemon=False).join()
     return task.result()
 
 

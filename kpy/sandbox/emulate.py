@@ -279,7 +279,7 @@ def _bring_back(room: Room, source: At, found: os.stat_result, made: Made) -> No
         else:
             _make_empty(new, found)
         _exchange(new, source)
-    except OSError:
+    except BaseException:
         with suppress(OSError):
             remove(new[1], directory)
         raise

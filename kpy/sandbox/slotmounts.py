@@ -15,6 +15,7 @@ from kpy.linux.copytree import Made, copy
 from kpy.linux.ledger import Ledger, Record
 from kpy.sandbox.base import Mount
 from kpy.sandbox.carry import carrying
+from kpy.util.checkpoint import Shielded
 from kpy.util.erase import empty, remove
 
 _SELF = b"."
@@ -61,8 +62,9 @@ def filled(mount: Mount, target: At, shelf: int, ledger: Ledger) -> Iterator[Non
             with _content(mount, slot, source, made):
                 yield
         finally:
-            empty(slot)
-            _move_all(aside, slot, made)
+            with Shielded():
+                empty(slot)
+                _move_all(aside, slot, made)
             os.rmdir(name, dir_fd=shelf)
             if before is not None:
                 ledger.records[key] = before
@@ -100,7 +102,8 @@ def _content(mount: Mount, slot: int, source: int | None, made: Made) -> Iterato
         try:
             yield
         finally:
-            _move_all(slot, source, made)
+            with Shielded():
+                _move_all(slot, source, made)
             made((slot, _SELF), (source, _SELF))
 
 

@@ -14,6 +14,8 @@ from kpy.layer.entry import KIND_OF_FORMAT, Entry, Kind, LayerItem, sort_key
 from kpy.linux.beneath import Beneath, link_path
 from kpy.linux.ledger import Ledger
 from kpy.snapshot.scan import CTIME, DEV, GID, INO, MODE, MTIME, NLINK, RDEV, SIZE, UID, Index, Record
+from kpy.util.checkpoint import checked
+from kpy.util.streams import pieces
 
 Known: TypeAlias = Callable[[str], Entry | None]
 """What the chain has at a path: the entry with its xattrs and sha256, None if that is not known."""
@@ -101,7 +103,7 @@ def _differences(disk: _Disk, before: Index, after: Index, known: Known | None) 
     gone = [path for path in before.keys() - after.keys() if _is_dir(after.get(_parent(path)))]
     changed = {
         path
-        for path, now in after.items()
+        for path, now in checked(after.items())
         if path and before.get(path) != now and _changed(disk, path, before.get(path), now, known)
     }
     links = _link_groups(after, changed)
@@ -114,7 +116,7 @@ def _differences(disk: _Disk, before: Index, after: Index, known: Known | None) 
     first = {name: names[0] for names in links.values() for name in names[1:]}
     twins = _twins(after, changed, links)
     whiteouts = set(gone)
-    for path in sorted([*gone, *changed], key=_order):
+    for path in checked(sorted([*gone, *changed], key=_order)):
         if path in whiteouts:
             yield LayerItem(Entry(text(path), Kind.WHITEOUT))
         else:
@@ -247,6 +249,6 @@ def _kept(pairs: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
 
 def _sha256(file: BinaryIO) -> str:
     total = hashlib.sha256()
-    while block := file.read(_BLOCK):
+    for block in pieces(file, _BLOCK):
         total.update(block)
     return total.hexdigest()

@@ -13,6 +13,7 @@ from kpy.linux.ledger import Ledger
 from kpy.snapshot.diff import differences, text
 from kpy.snapshot.recorder import Recorder
 from kpy.snapshot.scan import Index, scan
+from kpy.util.checkpoint import checkpoint
 from kpy.util.erase import empty, remove
 from kpy.util.mountinfo import mount_points
 
@@ -75,7 +76,7 @@ class Directory:
     def empty(self, keep: AbstractSet[bytes], /) -> list[bytes]:
         """See Ground."""
         os.makedirs(self.root, mode=0o755, exist_ok=True)
-        stuck = empty(self.root, keep) if not self._own or self.mounts() else self._another()
+        stuck = empty(self.root, keep, look=checkpoint) if not self._own or self.mounts() else self._another()
         try:
             os.chown(self.root, 0, 0)
             os.chmod(self.root, 0o755)  # noqa: S103 - a directory of every image
@@ -91,7 +92,7 @@ class Directory:
         old = f"{self.root}.{secrets.token_hex(8)}"
         os.rename(self.root, old)
         os.mkdir(self.root)
-        remove(old)
+        remove(old, look=checkpoint)
         return []
 
     def options(self, keep: AbstractSet[bytes], /) -> ExtractOptions:

@@ -11,6 +11,7 @@ from typing import TypeAlias
 from kpy.linux.beneath import LIST, Beneath
 from kpy.linux.birth import recorded
 from kpy.linux.ledger import Ledger
+from kpy.util.checkpoint import checked, checkpoint
 
 Record: TypeAlias = tuple[int, int, int, int, int, int, int, int, int, int]
 Index: TypeAlias = dict[bytes, Record]  # by path relative to the root; the root itself is b""
@@ -62,6 +63,7 @@ def scan(
             found = os.fstat(place)
             index[name] = record(found) if ledger is None else _told(ledger, place, b"", found)
         while pending:
+            checkpoint()
             _list(tree, pending.pop(), index, pending, skip, ledger, slots)
     return index
 
@@ -78,7 +80,7 @@ def _list(
     prefix = directory + b"/" if directory else b""
     try:
         with os.scandir(place) as entries:
-            for entry in entries:
+            for entry in checked(entries):
                 name = os.fsencode(entry.name)
                 path = prefix + name
                 if path in skip or path in slots:
@@ -123,4 +125,5 @@ def settle(index: Index, *, patience: float = 1.1) -> None:
         newest += _SECOND - 1  # a file system that keeps whole seconds
     end = time.monotonic() + patience
     while time.clock_gettime_ns(_CLOCK_REALTIME_COARSE) <= newest and time.monotonic() < end:
+        checkpoint()
         time.sleep(0.001)

@@ -28,6 +28,7 @@ from kpy.snapshot.recorder import Recorder
 from kpy.snapshot.scan import MODE, MTIME, Index, altered, scan
 from kpy.snapshot.volumes import Volumes
 from kpy.util import unclaimed
+from kpy.util.checkpoint import checkpoint
 from kpy.util.erase import ancestors, empty, remove
 from kpy.util.mountinfo import mount_points
 
@@ -117,7 +118,7 @@ class Slots:
             self._lead(name)
         for name, path in self._slots.items():
             inside = name + b"/"
-            left = empty(os.fsdecode(path), {path.removeprefix(inside) for path in keep if path.startswith(inside)})
+            left = empty(os.fsdecode(path), {path.removeprefix(inside) for path in keep if path.startswith(inside)}, look=checkpoint)
             stuck += [inside + inner for inner in left]
             _copy_up(path)
         return stuck

@@ -19,7 +19,7 @@ import logging
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,7 @@ from kpy.events import Reporter, Warned, silent
 from kpy.oci.image import Chain, chain_id
 from kpy.util import erase
 from kpy.util.cancel import Cancel
+from kpy.util.checkpoint import checked, checkpoint
 from kpy.util.fs import io_errors, remove_stale, temporary_file, write_atomic
 from kpy.util.locks import FileLock
 
@@ -77,7 +78,7 @@ class Stack:
             lock = os.path.join(self._tmp, name.removesuffix(".d"))
             if name.endswith(".d") and not os.path.lexists(lock):
                 try:
-                    erase.remove(os.path.join(self._tmp, name))
+                    erase.remove(os.path.join(self._tmp, name), look=checkpoint)
                 except OSError as error:
                     _log.debug("cannot remove %s: %s", name, error)  # the next one tries again
 
@@ -98,8 +99,8 @@ class Stack:
             try:
                 yield place
             finally:
-                with io_errors("remove", place):
-                    erase.remove(place)
+                with io_errors("remove", place), suppress(erase.LeftError):
+                    erase.remove(place, look=erase.in_time())
 
     def making(self, chain: Chain) -> FileLock:
         """Hold this while the chain is made, so that nobody makes it twice."""
@@ -228,7 +229,7 @@ def _size(path: str) -> int:
     while waiting:
         try:
             with os.scandir(waiting.pop()) as entries:
-                for entry in entries:
+                for entry in checked(entries):
                     total += entry.stat(follow_symlinks=False).st_blocks * 512
                     if entry.is_dir(follow_symlinks=False):
                         waiting.append(entry.path)

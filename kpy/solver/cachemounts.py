@@ -32,6 +32,7 @@ from kpy.solver.lookup import resolve
 from kpy.solver.materialise import materialise
 from kpy.solver.values import FilesValue, Services, Value
 from kpy.util import fs
+from kpy.util.checkpoint import checkpoint
 from kpy.util.erase import remove
 from kpy.util.locks import FileLock
 
@@ -241,7 +242,7 @@ def _ensure(path: Path, item: MountOp, inputs: Sequence[Value], services: Servic
         if path.is_dir() and not path.is_symlink():
             os.rename(path, content)  # where kpy kept it until 0.1
             return
-        remove(str(new))  # of a build that was killed
+        remove(str(new), look=checkpoint)  # of a build that was killed
         path.with_name(f"{path.name}.owners").unlink(missing_ok=True)
         if item.input >= 0:
             ledger = None if gives_owners() else Ledger()

@@ -6,7 +6,6 @@ A layer that is only in a registry stays there until its tree or its files are a
 import hashlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import BinaryIO, cast
@@ -31,7 +30,8 @@ from kpy.oci.digest import Digest
 from kpy.oci.image import Chain, Image, Layer, chain_id
 from kpy.store.store import Store
 from kpy.util.cancel import Cancel
-from kpy.util.streams import PIECE, HashingReader, TeeReader, drain
+from kpy.util.streams import HashingReader, TeeReader, drain, pieces
+from kpy.util.threads import Pool
 
 DEFAULT_LIMITS = LayerLimits()
 FETCHES = 4  # at once, as docker and containerd do
@@ -103,7 +103,7 @@ class Layers:
             if len(wanted) == 1:
                 self._fetch(wanted[0], ident)
                 return
-            with ThreadPoolExecutor(FETCHES, thread_name_prefix="fetch") as pool:
+            with Pool(FETCHES, thread_name_prefix="fetch") as pool:
                 for done in [pool.submit(self._fetch, layer, ident) for layer in wanted]:
                     done.result()
 
@@ -133,7 +133,7 @@ class Layers:
         with self._only_one(layer.diff_id):
             if not self.has_blob(layer):
                 with self._arriving(layer, ident) as blob:
-                    while blob.read(PIECE):
+                    for _ in pieces(blob):
                         if enough.is_set():
                             raise InterruptedBuildError("nobody needs this layer any more")
 
@@ -187,7 +187,7 @@ class Layers:
             others = [layer for layer in missing if layer is not layers[0]]
             if others:
                 enough = threading.Event()
-                pool = stack.enter_context(ThreadPoolExecutor(FETCHES, thread_name_prefix="fetch"))
+                pool = stack.enter_context(Pool(FETCHES, thread_name_prefix="fetch"))
                 stack.callback(pool.shutdown, wait=False, cancel_futures=True)
                 stack.callback(enough.set)
                 for layer in others:  # what fails is tried again below, where it can raise

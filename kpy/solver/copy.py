@@ -12,6 +12,7 @@ from kpy.oci.digest import Digest
 from kpy.solver.lookup import missing, parts_of, resolve, wildcards
 from kpy.solver.target import LayerTarget, Put, Taken
 from kpy.util import paths
+from kpy.util.checkpoint import checkpoint
 from kpy.util.modes import Mode
 
 CAPABILITY = "security.capability"  # the only attribute that BuildKit keeps in layers (C15)
@@ -174,6 +175,7 @@ class Copier:
         """Copy what is in a directory. `relative` is the path from the top of this source, for --exclude (C21)."""
         todo = [_Directory(self.source.listing(source), place, relative)]
         while todo:  # and no recursion: an image may be as deep as it likes
+            checkpoint()
             entry = next(todo[-1].entries, None)
             if entry is None:
                 todo.pop()

@@ -14,11 +14,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from kpy.errors import InterruptedBuildError
 from kpy.layer.entry import Entry
 from kpy.layer.source import FileSource
 from kpy.util import fs
 from kpy.util.spill import Spill
-from kpy.util.streams import PIECE
+from kpy.util.streams import PIECE, pieces
 
 RACY = 2_000_000_000  # ns: a file changed this shortly before may change again without a new time
 
@@ -49,7 +50,7 @@ class ContentHashes:
         with self._lock, self._new, self._known:
             if not self._added:
                 return
-            with suppress(OSError):
+            with suppress(OSError, InterruptedBuildError):
                 os.makedirs(self._path.parent, mode=0o700, exist_ok=True)
                 new = (name.encode("latin-1") + digest for name, digest in self._new.items())
                 records = heapq.merge(self._known.used(), new) if self._known.count else new
@@ -168,7 +169,7 @@ def _compute(source: FileSource, entry: Entry) -> str:
     hasher: Any = hashlib.sha256()
     with source.reading([entry]) as opener, opener(entry) as stream:
         wanted = min(PIECE, entry.size + 1)
-        while data := stream.read(wanted):
+        for data in pieces(stream, wanted):
             hasher.update(data)
             if entry.stat and len(data) < wanted:
                 break  # a file on disk gives less than was asked for at its end only

@@ -7,6 +7,7 @@ from kpy.dockerfile.globs import match
 from kpy.errors import ContextError, KpyError
 from kpy.layer.entry import Entry, Kind
 from kpy.layer.source import FileSource
+from kpy.util.checkpoint import checked, checkpoint
 
 MAX_LINKS = 255  # as the kernel and containerd's fs.RootPath
 
@@ -108,7 +109,7 @@ def _walk(source: FileSource, base: str, patterns: list[str]) -> list[str]:
     """Components are matched one by one: a pattern of N components matches paths of N components."""
     names = source.children(base)
     found = []
-    for name in names:
+    for name in checked(names):
         if not match(patterns[0], name):
             continue
         if len(patterns) == 1:
@@ -125,6 +126,7 @@ def walk(source: FileSource, path: str) -> Iterator[Entry]:
     """Everything below a directory, parents first, in sorted order; no symlink is followed."""
     todo = [source.listing(path)]  # and no recursion: a tree may be as deep as it likes
     while todo:
+        checkpoint()
         entry = next(todo[-1], None)
         if entry is None:
             todo.pop()

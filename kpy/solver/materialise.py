@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 from kpy.layer.entry import Entry, Kind
 from kpy.layer.extract import ExtractOptions, extract
@@ -15,7 +15,7 @@ from kpy.solver.copy import Copier, Rules
 from kpy.solver.target import LayerTarget, needed, opens
 from kpy.solver.values import FilesValue, Services
 from kpy.util import fs
-from kpy.util.erase import remove
+from kpy.util.erase import LeftError, in_time, remove
 
 
 def materialise(
@@ -25,7 +25,7 @@ def materialise(
     With a `ledger`, what only root can give files is written there."""
     notes = Recorder(ledger) if ledger is not None else None
     directory = tempfile.mkdtemp(dir=services.spool)
-    stack.callback(remove, directory)
+    stack.callback(_remove, directory)
     entry = value.source.lookup(path)
     is_dir = entry is None or entry.kind is Kind.DIR
     with LayerTarget(Tree.empty(), services.spool) as target:
@@ -44,6 +44,11 @@ def materialise(
     if entry is not None:
         _dress(f"{directory}/content", entry, notes)  # a copy of a directory is of what is in it
     return f"{directory}/content"
+
+
+def _remove(directory: str) -> None:
+    with suppress(LeftError):  # it is in the spool, which goes with all in it
+        remove(directory, look=in_time())
 
 
 def _dress(directory: str, entry: Entry, notes: Recorder | None) -> None:

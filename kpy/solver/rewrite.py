@@ -23,9 +23,9 @@ from kpy.oci.image import Layer
 from kpy.solver.build_layer import MEDIA_TYPES, SECOND, store_layer
 from kpy.solver.values import ChainValue, Services
 from kpy.util import canonical
+from kpy.util.streams import pieces
 
 _VERSION = 1
-_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +91,7 @@ def _compressed(layer: Layer, services: Services) -> Layer:
         hasher = hashlib.new(layer.diff_id.algorithm)
         with services.store.images.writer() as writer, services.layers.tar(layer) as plain:
             with Compressor(services.compression, lambda data: _write(writer.write, data), threads=2) as compressor:
-                while data := plain.read(_CHUNK):
-                    services.cancel.check()
+                for data in pieces(plain):
                     hasher.update(data)
                     compressor.write(data)
             if hasher.hexdigest() != layer.diff_id.hex:

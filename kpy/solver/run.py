@@ -44,7 +44,8 @@ def execute_run(step: Step, op: RunOp, inputs: Sequence[Value], services: Servic
         tree = services.layers.tree(parent.chain)  # after: unpacking makes it on the way
         identity = lookup_user(op.user, tree.content("etc/passwd"), tree.content("etc/group"))
         process = make_process(op, variables).with_identity(identity)
-        status = sandbox.run(process, active.root, mounts, log, services.cancel)
+        with services.cancel.holding():
+            status = sandbox.run(process, active.root, mounts, log, services.cancel)
         if status:
             raise failure(step, op, status, tail.text())
         layer = store_layer(with_mount_points(snapshotter.changes(active), tree, services), services)

@@ -1,7 +1,7 @@
 """Runs the steps of a plan: side by side where the strategy can, in order where it cannot (F11)."""
 
 from collections.abc import Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 
 from kpy.errors import ContentError, InterruptedBuildError
 from kpy.events import StepFinished, StepStarted
@@ -9,6 +9,7 @@ from kpy.plan.model import Plan, RunOp, Step
 from kpy.solver.check import check_runs
 from kpy.solver.execute import execute
 from kpy.solver.values import Services, Value
+from kpy.util.threads import Pool
 
 
 def solve(plan: Plan, services: Services) -> Mapping[str, Value]:
@@ -67,7 +68,7 @@ class _Scheduler:
         failure: BaseException | None = None
         again = False
         running: dict[Future[Value], str] = {}
-        with ThreadPoolExecutor(jobs, thread_name_prefix="step") as pool:
+        with Pool(jobs, thread_name_prefix="step") as pool:
             try:
                 self._start(pool, running)
                 while running:
@@ -95,7 +96,7 @@ class _Scheduler:
             raise failure
         return None if again else self.values
 
-    def _start(self, pool: ThreadPoolExecutor, running: dict[Future[Value], str]) -> None:
+    def _start(self, pool: Pool, running: dict[Future[Value], str]) -> None:
         for ident in [ident for ident, left in self.waiting.items() if not left]:
             del self.waiting[ident]
             running[pool.submit(_do, self.steps[ident], self.values, self.services)] = ident

@@ -20,6 +20,7 @@ from kpy.plan.squash import Squash, squashed_history, squashed_layers
 from kpy.solver.build_layer import write_layer
 from kpy.solver.values import ChainValue, Services
 from kpy.util import canonical
+from kpy.util.checkpoint import checkpoint
 
 _VERSION = 1
 
@@ -97,6 +98,7 @@ def differences(old: Tree, new: Tree) -> Iterator[Entry]:
     """
     todo = [("", True)]
     while todo:
+        checkpoint()
         path, there = todo.pop()
         after = new.lookup(path)
         before = old.lookup(path) if there else None

@@ -15,6 +15,7 @@ from kpy.layer.source import Opener
 from kpy.layer.tree import Tree
 from kpy.solver.lookup import resolve
 from kpy.util import paths
+from kpy.util.checkpoint import checked
 from kpy.util.spill import Spill
 
 Open = Callable[[], BinaryIO]
@@ -149,7 +150,7 @@ class LayerTarget:
         """
         first: dict[object, str] = {}
         above: list[str] = []  # where the last one is, and itself
-        for put in self._puts.values():
+        for put in checked(self._puts.values()):
             entry, same = put.entry, put.same_file
             while above and not entry.path.startswith(above[-1] + "/"):
                 above.pop()

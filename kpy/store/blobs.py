@@ -18,10 +18,9 @@ from kpy.oci.descriptor import Descriptor
 from kpy.oci.digest import Digest
 from kpy.oci.verify import VerifyingReader
 from kpy.util import fs
-from kpy.util.streams import drain
+from kpy.util.streams import drain, pieces
 
 OCTETS = "application/octet-stream"
-_CHUNK = 1 << 20
 
 
 class BlobWriter(io.RawIOBase):
@@ -171,7 +170,7 @@ class BlobDirectory:
         if expected and self.has(expected):
             return expected
         with self.writer(expected) as found:
-            while data := stream.read(_CHUNK):
+            for data in pieces(stream):
                 found.write(data)
             return found.commit()
 

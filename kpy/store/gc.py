@@ -14,6 +14,7 @@ from kpy.oci.image import Layer
 from kpy.store.layout import LayoutRepository
 from kpy.store.store import Store
 from kpy.util.cancel import Cancel
+from kpy.util.checkpoint import checked, checkpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,7 @@ class _Walk:
     def visit(self, descriptor: Descriptor) -> None:
         waiting = [descriptor]
         while waiting:
+            checkpoint()
             item = waiting.pop()
             if item.digest in self.blobs:
                 continue
@@ -124,11 +126,11 @@ def collect(
     with store.alone(timeout=timeout, cancel=cancel):
         store.remove_stale()
         used = reachable(store.images, kept_layers())
-        for digest, length in list(store.images.blobs.digests()):
+        for digest, length in checked(list(store.images.blobs.digests())):
             if digest not in used.blobs:
                 blobs += 1
                 size += length if dry_run else store.images.blobs.delete(digest)
-        for diff_id in list(store.diff_ids()):
+        for diff_id in checked(list(store.diff_ids())):
             if diff_id not in used.diff_ids:
                 trees += 1
                 size += 0 if dry_run else store.forget(diff_id)

@@ -9,7 +9,7 @@ import json
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -21,6 +21,8 @@ from kpy.oci.image import Layer
 from kpy.store.layout import LayoutRepository
 from kpy.util import canonical, fs
 from kpy.util.cancel import Cancel
+from kpy.util.checkpoint import checkpoint
+from kpy.util.erase import LeftError, in_time
 from kpy.util.locks import FileLock
 
 VERSION = 1
@@ -188,8 +190,8 @@ class Store:
             try:
                 yield path
             finally:
-                with fs.io_errors("remove", path):
-                    fs.remove_tree(path)
+                with fs.io_errors("remove", path), suppress(LeftError):
+                    fs.remove_tree(path, look=in_time())
 
     def remove_stale(self) -> None:
         """Remove what killed processes left: half-written files, scratch directories. Safe at any time."""
@@ -202,6 +204,6 @@ class Store:
         for name in sorted(names):
             try:
                 with FileLock(self._tmp / f"{name}.lock", timeout=0, transient=True):
-                    fs.remove_tree(self._tmp / name)
+                    fs.remove_tree(self._tmp / name, look=checkpoint)
             except (StoreError, OSError):
                 continue  # in use, or not for us to remove

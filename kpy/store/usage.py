@@ -8,6 +8,7 @@ from pathlib import Path
 from kpy.oci.image import Layer
 from kpy.store.gc import reachable
 from kpy.store.store import Store
+from kpy.util.checkpoint import checked
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ def _measure(directory: Path) -> tuple[int, int]:
     while waiting:
         try:
             with os.scandir(waiting.pop()) as entries:
-                for entry in entries:
+                for entry in checked(entries):
                     found = entry.stat(follow_symlinks=False)
                     if entry.is_dir(follow_symlinks=False):
                         waiting.append(entry.path)

@@ -6,14 +6,32 @@ import errno
 import fcntl
 import os
 import struct
+import time
+from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 
 from kpy.util import unclaimed
+from kpy.util.checkpoint import hurried
 
 _GETFLAGS, _SETFLAGS = 0x80086601, 0x40086602  # FS_IOC_GETFLAGS, FS_IOC_SETFLAGS (linux/fs.h, 64 bit)
 _LOCKED = 0x10 | 0x20  # FS_IMMUTABLE_FL | FS_APPEND_FL
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _DEEPEST = 100  # descriptors held at once; what is deeper is first moved up
+
+
+class LeftError(Exception):
+    """Somebody waits for the end of this process, and not all is removed: the next one will."""
+
+
+def in_time(seconds: float = 0.3) -> Callable[[], None]:
+    """For removing what the next build would remove as well: raises LeftError after so long if somebody waits for our end."""
+    limit = time.monotonic() + seconds
+
+    def enough() -> None:
+        if hurried() and time.monotonic() > limit:
+            raise LeftError
+
+    return enough
 
 
 def ancestors(paths: AbstractSet[bytes]) -> frozenset[bytes]:
@@ -26,17 +44,20 @@ def ancestors(paths: AbstractSet[bytes]) -> frozenset[bytes]:
     return frozenset(found)
 
 
-def empty(root: str | int, keep: AbstractSet[bytes] = frozenset()) -> list[bytes]:
+def empty(
+    root: str | int, keep: AbstractSet[bytes] = frozenset(), *, look: Callable[[], None] = lambda: None
+) -> list[bytes]:
     """Remove everything below `root`, a path or an open directory, but the relative paths in `keep`, what is below them, and their parents.
 
     Parents that stay become plain: 0:0 where we may say so, mode 0755. Returns what could not be removed (busy,
-    or in a place that we may not write to), but for directories that are empty now.
+    or in a place that we may not write to), but for directories that are empty now. `look` is called for each file, and may raise.
     """
     above = ancestors(keep)
     stuck: list[bytes] = []
 
     def clear(directory: int, path: bytes) -> None:
         for name in map(os.fsencode, os.listdir(directory)):
+            look()
             inner = path + b"/" + name if path else name
             if inner in keep:
                 continue
@@ -54,7 +75,7 @@ def empty(root: str | int, keep: AbstractSet[bytes] = frozenset()) -> list[bytes
                     os.close(child)
             else:
                 try:
-                    remove(name, directory)
+                    remove(name, directory, look=look)
                 except OSError as error:
                     if error.errno not in {errno.EBUSY, errno.EACCES, errno.EPERM, errno.EROFS}:
                         raise
@@ -69,8 +90,9 @@ def empty(root: str | int, keep: AbstractSet[bytes] = frozenset()) -> list[bytes
     return stuck
 
 
-def remove(name: bytes | str, directory: int | None = None) -> None:
-    """Remove a file or a whole tree, relative to a directory descriptor. Missing is fine. Raises OSError."""
+def remove(name: bytes | str, directory: int | None = None, *, look: Callable[[], None] = lambda: None) -> None:
+    """Remove a file or a whole tree, relative to a directory descriptor. Missing is fine. `look` is called for each file, and
+    may raise. Raises OSError."""
     try:
         _unlink(name, directory)
         return
@@ -85,7 +107,7 @@ def remove(name: bytes | str, directory: int | None = None) -> None:
     except OSError:
         raise refused from None
     try:
-        _empty_all(top)
+        _empty_all(top, look)
     finally:
         os.close(top)
     _rmdir(name, directory)
@@ -102,12 +124,13 @@ def _is_empty(name: bytes, directory: int) -> bool:
         os.close(inner)
 
 
-def _empty_all(top: int) -> None:
+def _empty_all(top: int, look: Callable[[], None]) -> None:
     """Empty a directory without recursion."""
     stack: list[tuple[int, list[bytes]]] = [(top, [os.fsencode(name) for name in os.listdir(top)])]
     names: list[bytes] = [b""]
     try:
         while stack:
+            look()
             current, todo = stack[-1]
             if not todo:
                 stack.pop()

@@ -9,7 +9,7 @@ import fcntl
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, BinaryIO
 
@@ -136,7 +136,7 @@ def remove_stale(directory: str | os.PathLike[str]) -> int:
     return removed
 
 
-def remove_tree(path: str | os.PathLike[str]) -> None:
+def remove_tree(path: str | os.PathLike[str], *, look: Callable[[], None] = lambda: None) -> None:
     """Remove a file, or a directory and all in it, whatever the modes and however deep; follows no symlink. It is no error
-    if there is nothing."""
-    erase.remove(os.fspath(path))
+    if there is nothing. `look` is called for each file, and may raise."""
+    erase.remove(os.fspath(path), look=look)

@@ -8,6 +8,7 @@ from types import TracebackType
 
 from kpy.errors import InterruptedBuildError, StoreError
 from kpy.util.cancel import Cancel
+from kpy.util.checkpoint import checkpoint
 
 
 class FileLock:
@@ -40,6 +41,7 @@ class FileLock:
         while not self._try():
             if self._cancel is not None and self._cancel.is_set:
                 raise InterruptedBuildError(f"interrupted while waiting for the lock {self._path}")
+            checkpoint()
             if deadline is not None and time.monotonic() >= deadline:
                 raise StoreError(f"{self._path} is locked by another process", hint="wait until the other build has ended")
             time.sleep(wait)

@@ -6,13 +6,18 @@ import socket
 import threading
 import weakref
 from collections.abc import Sequence
+from typing import TypeAlias
+
+from kpy.util import threads
+
+_Address: TypeAlias = "tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]]"
 
 
 class Sockets:
     """Thread-safe. Once `abort` was called, what is open breaks and nothing new opens."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self._open: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._aborted = False
 
@@ -34,6 +39,7 @@ class Sockets:
         """Shut all down: whoever reads, writes or connects gets an end or an OSError. Idempotent."""
         with self._lock:
             self._aborted = True
+            self._lock.notify_all()
             known = list(self._open)
         for sock in known:
             try:
@@ -44,7 +50,7 @@ class Sockets:
     def connect(self, host: str, port: int, timeout: float | None, options: Sequence[tuple[int, int, int | bytes]]) -> socket.socket:
         """A connected socket, to the first address of the host that answers. Raises OSError."""
         problem: OSError = OSError(errno.EADDRNOTAVAIL, "the name has no address")
-        for family, kind, protocol, _, address in socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM):
+        for family, kind, protocol, _, address in self._addresses(host.strip("[]"), port):
             try:
                 sock = socket.socket(family, kind, protocol)
             except OSError as error:  # IPv6 where the kernel has none
@@ -64,6 +70,28 @@ class Sockets:
                 continue
             return sock
         raise problem
+
+    def _addresses(self, host: str, port: int) -> "Sequence[_Address]":
+        """In a thread: a name server that does not answer holds getaddrinfo(3), and all that its thread may do, for long."""
+        found: list[Sequence[_Address]] = []
+        failed: list[OSError] = []
+
+        def ask() -> None:
+            try:
+                found.append(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+            except OSError as error:
+                failed.append(error)
+            with self._lock:
+                self._lock.notify_all()
+
+        threads.start(ask, "kpy-name")
+        with self._lock:
+            self._lock.wait_for(lambda: found or failed or self._aborted)
+        if failed:
+            raise failed[0]
+        if not found:
+            raise _aborted()
+        return found[0]
 
 
 def _aborted() -> OSError:

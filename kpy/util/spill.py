@@ -11,6 +11,8 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
+from kpy.util.checkpoint import checkpoint
+
 Value = TypeVar("Value")
 _Record = tuple[str, Any]  # a key and its plain value, None for a key that was removed
 
@@ -150,6 +152,7 @@ class Spill(Generic[Value]):
             self._write_block(run, block)
 
     def _write_block(self, run: _Run, block: list[_Record]) -> None:
+        checkpoint()
         data = marshal.dumps(block, _PLAIN)
         run.firsts.append(block[0][0])
         run.places.append(self._size)
@@ -199,6 +202,7 @@ class Spill(Generic[Value]):
 
     def _from(self, run: _Run, first: str) -> Iterator[_Record]:
         for number in range(max(bisect_right(run.firsts, first) - 1, 0), len(run.firsts)):
+            checkpoint()
             for record in self._block(run, number):
                 if record[0] >= first:
                     yield record

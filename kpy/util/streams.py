@@ -2,8 +2,10 @@
 
 import io
 import os
-from collections.abc import Callable
-from typing import Any, BinaryIO
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO, Protocol
+
+from kpy.util.checkpoint import checkpoint
 
 PIECE = 1 << 20
 
@@ -76,7 +78,21 @@ class RangeReader(io.RawIOBase):
         return count
 
 
-def drain(stream: "BinaryIO | io.RawIOBase") -> None:
+class _Readable(Protocol):
+    def read(self, size: int, /) -> bytes | None: ...
+
+
+def pieces(stream: _Readable, size: int = PIECE) -> Iterator[bytes]:
+    """What is in the stream, to its end; not when the work is to end: the one loop that reads a stream."""
+    while True:
+        checkpoint()
+        data = stream.read(size)
+        if not data:
+            return
+        yield data
+
+
+def drain(stream: _Readable) -> None:
     """Read to the end, so that what checks at the end has checked."""
-    while stream.read(PIECE):
+    for _ in pieces(stream):
         pass

@@ -27,5 +27,5 @@ except SandboxError as error:
 def test_no_more_threads_is_an_error_with_a_hint() -> None:
     done = subprocess.run([sys.executable, "-c", CODE, ROOT], capture_output=True, text=True, check=False)
     message, hint = done.stdout.splitlines()
-    assert (message, done.stderr) == ("cannot start the thread that works on the files of a RUN: there may be no more threads", "")
+    assert (message, done.stderr) == ("cannot start a thread: there may be no more of them", "")
     assert "pids.max" in hint
