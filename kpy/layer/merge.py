@@ -9,6 +9,7 @@ from kpy.layer.entry import Entry, Kind
 from kpy.layer.index import LayerTree
 from kpy.oci.digest import Digest
 from kpy.util import paths
+from kpy.util.checkpoint import checked
 
 MAX_HOPS = 255
 
@@ -78,18 +79,18 @@ def find(root: Node, path: str, *, follow_last: bool) -> Node | None:
 
 
 def merge(root: Node, tree: LayerTree, layer: Digest) -> Node:
-    """The root of a new tree: first what the layer's whiteouts remove, then what it adds, in the order of its tar.
+    """The root of a new tree: what the layer's entries make of it, in the order of its tar, as when it is unpacked (extract.py).
 
-    Raises ContentError for a hard link to nothing or to a directory, and for a loop of symlinks.
+    A whiteout removes what is there from below, never what the layer itself has brought. Raises ContentError for a hard link to
+    nothing or to a directory, and for a loop of symlinks.
     """
     work = _Merge(root, tree, layer)
-    for entry in tree.entries if tree.removes else ():
+    for position, entry in enumerate(checked(tree.entries)):
         if entry.kind is Kind.WHITEOUT or entry.kind is Kind.OPAQUE:
             work.remove(entry)
-    for position, entry in enumerate(tree.entries):
-        if entry.kind is Kind.HARDLINK:
+        elif entry.kind is Kind.HARDLINK:
             work.link(entry)
-        elif entry.kind is not Kind.WHITEOUT and entry.kind is not Kind.OPAQUE:
+        else:
             work.add(entry, position)
     return work.root
 
@@ -101,6 +102,9 @@ class _Merge:
         self._layer = layer
         self.root = root.copy(self._owner, root.entry)
         self._directories: dict[str, Node] = {"": self.root}  # by path as written, symlinks resolved
+        # The paths of what the layer has brought; remembered only where a whiteout may ask.
+        self._made: set[str] | None = set() if tree.removes else None
+        self._above: set[str] = set()  # the directories that they are in
 
     def _forget(self) -> None:
         """A directory or symlink went: what was found through it may be gone."""
@@ -149,31 +153,90 @@ class _Merge:
             if node is None or node.children is None:
                 node = Node(implied(paths.join(stack[-1].entry.path, part)), self._owner, self._layer, -1)
                 children[part] = node
+                self._bring(node.entry.path)
             stack.append(self._own(stack[-1], part, node))
         self._directories[path] = stack[-1]
         return stack[-1]
 
+    def _bring(self, path: str) -> None:
+        if self._made is None:
+            return
+        self._made.add(path)
+        above = path.rpartition("/")[0]
+        while above and above not in self._above:
+            self._above.add(above)
+            above = above.rpartition("/")[0]
+
     def remove(self, entry: Entry) -> None:
         """Apply a whiteout to what is there from lower layers."""
         opaque = entry.kind is Kind.OPAQUE
-        above = find(self.root, entry.parent, follow_last=True) if entry.path else self.root
-        if above is None or above.children is None:
-            return
         if not entry.path:
-            self.root.children = {}
-            self._forget()
+            self._purge("", opaque=True)
             return
-        node = above.children.get(entry.name)
-        if node is None or (opaque and not node.children):
+        above = find(self.root, entry.parent, follow_last=True)
+        node = above.children.get(entry.name) if above is not None and above.children is not None else None
+        if above is None or node is None:
             return
-        parent = self._directory(above.entry.path)
-        assert parent.children is not None
-        if opaque:
-            self._own(parent, entry.name, node).children = {}
-        else:
-            del parent.children[entry.name]
-        if node.children is not None or node.entry.kind is Kind.SYMLINK:
+        path = paths.join(above.entry.path, entry.name)
+        if node.children is not None:
+            self._purge(path, opaque=opaque)
+        elif not opaque and not self._is_made(path):
+            self._drop(path)
+
+    def _is_made(self, path: str) -> bool:
+        return self._made is not None and path in self._made
+
+    def _is_from_below(self, path: str) -> bool:
+        """Is all of a directory?"""
+        return not self._is_made(path) and path not in self._above
+
+    def _drop(self, path: str) -> None:
+        parent, _, name = path.rpartition("/")
+        children = self._directory(parent).children
+        assert children is not None
+        if children[name].entry.kind in (Kind.DIR, Kind.SYMLINK):
             self._forget()
+        del children[name]
+
+    def _purge(self, path: str, *, opaque: bool) -> None:
+        """Remove what is from below in a directory and, unless `opaque`, that itself. A directory that only holds what the layer
+        has brought is implied by it."""
+        kept: set[str] = set()  # something of the layer is in it
+        todo = [(path, not opaque and self._is_from_below(path))]
+        while todo:
+            here, emptied = todo.pop()
+            above = here.rpartition("/")[0]
+            if not emptied:
+                todo.append((here, True))
+                node = self._exactly(here)
+                for name, child in (node.children or {}).items():
+                    inner = paths.join(here, name)
+                    if child.children is None and self._is_made(inner):
+                        kept.add(here)
+                    else:
+                        todo.append((inner, child.children is None or self._is_from_below(inner)))
+            elif here == path and opaque:
+                continue
+            elif self._is_made(here):
+                kept.add(above)
+            elif here in kept:
+                kept.add(above)
+                self._imply(here)
+            else:
+                self._drop(here)
+
+    def _exactly(self, path: str) -> Node:
+        """The node at a path whose components are all directories but the last."""
+        node = self.root
+        for part in path.split("/") if path else ():
+            assert node.children is not None
+            node = node.children[part]
+        return node
+
+    def _imply(self, path: str) -> None:
+        node = self._directory(path)
+        node.entry, node.layer, node.position = implied(path), self._layer, -1
+        self._bring(path)
 
     def add(self, entry: Entry, position: int) -> None:
         """Put anything but a whiteout or hard link in its place."""
@@ -189,6 +252,7 @@ class _Merge:
         old = children.get(name)
         above = parent.entry.path
         placed = entry if above == parent_path else at_path(entry, paths.join(above, name))
+        self._bring(placed.path)
         if old is not None and old.children is not None and entry.kind is Kind.DIR:
             old = self._own(parent, name, old)
             old.entry, old.layer, old.position = placed, self._layer, position
@@ -210,6 +274,7 @@ class _Merge:
             raise ContentError(f"{entry.path!r} is a hard link to {entry.link!r}, which is not there")
         if target.entry.kind is Kind.DIR:
             raise ContentError(f"{entry.path!r} is a hard link to the directory {entry.link!r}")
+        self._bring(path)
         if path == target.entry.path:
             return
         if not target.shared:

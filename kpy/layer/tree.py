@@ -12,6 +12,7 @@ from kpy.layer.index import LayerTree, scan_layer
 from kpy.layer.merge import MAX_HOPS, Node, find, implied, merge
 from kpy.oci.digest import Digest
 from kpy.util import paths
+from kpy.util.checkpoint import checkpoint
 
 __all__ = ["LayerTree", "Tree", "scan_layer"]
 
@@ -35,7 +36,7 @@ class Tree:
     def apply(self, tree: LayerTree, layer: Digest) -> "Tree":
         """The tree with one more layer, whose diff_id is `layer`.
 
-        Its whiteouts act on lower layers only, wherever they stand. Symlinks in the directories of an entry are
+        Its whiteouts act on what lower layers brought only, wherever they stand. Symlinks in the directories of an entry are
         followed inside the merged tree; directories that are missing are made, 0755 of root. A directory on a
         directory changes its metadata, anything else replaces what was there. Raises ContentError for a hard link
         to what is not there.
@@ -131,6 +132,7 @@ class Tree:
         start = self._exact(path)
         todo = [start] if start is not None else []
         while todo:
+            checkpoint()
             node = todo.pop()
             yield node.entry
             if node.children:

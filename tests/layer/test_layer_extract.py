@@ -201,19 +201,49 @@ def test_disk_equals_tree(layers):
             tree = after
 
 
-@settings(max_examples=100, deadline=None)
-@given(lower=small_layer(), upper=small_layer())
-def test_disk_equals_tree_with_whiteouts_at_the_end(lower, upper):
-    """Not through symlinks: those a one-pass extraction may have followed before their whiteout came."""
+@settings(max_examples=200, deadline=None)
+@given(layers=st.lists(st.tuples(small_layer(), st.randoms(use_true_random=False)), min_size=2, max_size=3))
+def test_disk_equals_tree_wherever_whiteouts_stand(layers):
     with tempfile.TemporaryDirectory() as root:
         os.chmod(root, 0o755)
         tree = Tree.empty()
-        for whiteouts, items in (lower, upper):
-            no_links = [one for one in items if one.entry.kind not in (Kind.SYMLINK, Kind.HARDLINK)]
-            data = tar_of(*no_links, *whiteouts)
-            tree = apply(tree, data)
+        for (whiteouts, items), random in layers:
+            mixed = list(items)
+            for whiteout in whiteouts:
+                mixed.insert(random.randint(0, len(mixed)), whiteout)
+            data = tar_of(*mixed)
+            try:
+                tree = apply(tree, data)
+            except ContentError:
+                with pytest.raises(ContentError):
+                    unpack(data, root)
+                return
             unpack(data, root)
             assert in_tree(tree) == on_disk(root)
+            assert link_groups_in_tree(tree) == link_groups_on_disk(root)
+
+
+@pytest.mark.parametrize(
+    ("upper", "left"),
+    [
+        # a link that the layer itself brings is followed, and what it leads to is from below
+        ([item("l", Kind.SYMLINK, link="d"), item("l/x", Kind.WHITEOUT)], {"d/y", "l"}),
+        ([item("l/x", Kind.WHITEOUT), item("l", Kind.SYMLINK, link="d")], {"d/x", "d/y", "l"}),
+        # a hard link keeps a file whose name goes afterwards
+        ([item("h", Kind.HARDLINK, link="d/x"), item("d", Kind.WHITEOUT)], {"h", "l/x"}),
+        # a name that is linked to itself is the layer's
+        ([item("d/x", Kind.HARDLINK, link="d/x"), item("d", Kind.OPAQUE)], {"d/x", "l/x"}),
+        ([item("d/z"), item("d", Kind.WHITEOUT), item("d/x", Kind.WHITEOUT)], {"d/z", "l/x"}),
+    ],
+)
+def test_whiteouts_between_other_entries(tmp_path, upper, left):
+    tree = Tree.empty()
+    for items in ([item("d/x"), item("d/y"), item("l/x")], upper):
+        data = tar_of(*items)
+        unpack(data, tmp_path)
+        tree = apply(tree, data)
+    assert in_tree(tree) == {**on_disk(tmp_path), "": in_tree(tree)[""]}
+    assert {path for path, what in on_disk(tmp_path).items() if what[0] != "d"} == left
 
 
 def test_protected_paths_stay(tmp_path):
