@@ -614,3 +614,30 @@ def test_the_sandbox_by_name(project: Project) -> None:
 def test_cgroups_are_not_kpys(project: Project) -> None:
     code, said = project.fails("RUN true", "--cgroup-parent", "x")
     assert (code, "--cgroup-parent is not supported" in said) == (2, True), said
+
+
+def test_a_path_deeper_than_the_kernel_takes_at_once(kpy: Kpy, workdir: Path, busybox_base: str) -> None:
+    """It is in the layer, and there for who builds on the image."""
+    half = "/".join(["n" * 200] * 12)
+    first = f"FROM {busybox_base}\nRUN mkdir -p /a/{half} /b/{half} && echo deep > /b/{half}/f && mv /b /a/{half}/b\n"
+    (workdir / "Dockerfile").write_text(first)
+    kpy("build", "-t", "deep:1", "-o", f"type=oci,tar=false,dest={workdir}/out", workdir)
+    (workdir / "Dockerfile").write_text(f"FROM base\nRUN cd /a/{half} && cat b/{half}/f && echo x > b/{half}/f\n")
+    done = kpy("build", "--no-cache", "--build-context", f"base=oci-layout://{workdir}/out:1", workdir)
+    assert " deep\n" in done.stderr
+    (layer,) = [found for found in layers_of(workdir / "out") if any(name.endswith("/f") for name in found)]
+    assert max(map(len, layer)) == len(f"a/{half}/b/{half}/f") > 4096
+
+
+def layers_of(layout: Path) -> list[list[str]]:
+    """The names in each layer of the one image."""
+
+    def blob(descriptor: dict[str, str]) -> bytes:
+        return (layout / "blobs" / descriptor["digest"].replace(":", "/")).read_bytes()
+
+    (entry,) = json.loads((layout / "index.json").read_text())["manifests"]
+    found = []
+    for layer in json.loads(blob(entry))["layers"]:
+        with tarfile.open(fileobj=io.BytesIO(blob(layer))) as tar:
+            found.append(tar.getnames())
+    return found

@@ -15,6 +15,8 @@ from kpy.layer.device import PRIVATE_XATTRS
 from kpy.layer.entry import Entry, Kind
 from kpy.layer.header import BLOCK, XATTR
 from kpy.util import paths
+from kpy.util.checkpoint import checkpoint
+from kpy.util.streams import drain
 
 _CHUNK = 1 << 20
 _ZERO_BLOCK = bytes(BLOCK)
@@ -27,12 +29,15 @@ _KINDS = {b"0": Kind.FILE, b"\0": Kind.FILE, b"7": Kind.FILE, b"S": Kind.FILE, b
 
 @dataclass(frozen=True, slots=True)
 class TarLimits:
-    """How much a tar may ask for. `bytes` is of all files together, their holes filled; None is no limit. `path_bytes` is the kernel's PATH_MAX, `extended_bytes` Go's maxSpecialFileSize; so many
-    `entries` are several times what the largest images have, and who unpacks them remembers some 100 bytes of each."""
+    """How much a tar may ask for. `bytes` is of all files together, their holes filled; None is no limit. So many `entries` are
+    several times what the largest images have, and who unpacks them remembers some 100 bytes of each. `path_bytes` is four
+    times the kernel's PATH_MAX: a RUN may nest deeper than one path reaches; `name_bytes` are of all names and link targets.
+    `extended_bytes` is Go's maxSpecialFileSize."""
 
     entries: int = 2_000_000
     extended_bytes: int = 1 << 20
-    path_bytes: int = 4096
+    path_bytes: int = 1 << 14
+    name_bytes: int = 1 << 30
     bytes: int | None = None
 
 
@@ -50,8 +55,7 @@ class _Input:
     def some(self, limit: int) -> bytes:
         """Between 1 and `limit` bytes. Raises ContentError at the end."""
         if self._position >= len(self._data):
-            self._data = self._stream.read(_CHUNK)
-            self._position = 0
+            self._fill()
             if not self._data:
                 raise ContentError("tar is truncated")
             if len(self._data) <= limit:
@@ -78,11 +82,15 @@ class _Input:
     def block(self) -> bytes | None:
         """One block, None at the end of the stream. Raises ContentError for a part of one."""
         if self._position >= len(self._data):
-            self._data = self._stream.read(_CHUNK)
-            self._position = 0
+            self._fill()
             if not self._data:
                 return None
         return self.exactly(BLOCK)
+
+    def _fill(self) -> None:
+        checkpoint()
+        self._data = self._stream.read(_CHUNK)
+        self._position = 0
 
     def skip(self, size: int) -> None:
         while size:
@@ -91,8 +99,7 @@ class _Input:
     def drain(self) -> None:
         """Read on to the end, so that a verifying stream verifies."""
         self._data = b""
-        while self._stream.read(_CHUNK):
-            pass
+        drain(self._stream)
 
 
 class Content:
@@ -144,8 +151,9 @@ def read_tar(
     source = _Input(stream)
     content = Content(source)
     headers = _Headers(source, limits)
-    count = total = 0
+    count = total = named = 0
     while True:
+        checkpoint()  # and not for a read only: so many empty entries are in one
         found = headers.next(content)
         if found is None:
             break
@@ -155,6 +163,9 @@ def read_tar(
                 f"tar has more than the {limits.entries} entries that are allowed",
                 hint="it is hostile, or should be several layers or archives; the limit keeps memory and inodes from running out",
             )
+        named += len(found.path) + len(found.link)
+        if named > limits.name_bytes:
+            raise ContentError(f"tar has names of more than the {limits.name_bytes} bytes that are allowed")
         total += found.size
         if limits.bytes is not None and total > limits.bytes:  # said before anybody writes it: a sparse file takes no reading
             raise TooLargeError(f"tar has files of more than the {limits.bytes} bytes that are allowed")
@@ -256,7 +267,7 @@ class _Headers:
 
     def _path(self, raw: bytes) -> str:
         if len(raw) >= self._limits.path_bytes:
-            raise ContentError(f"tar has a path of {len(raw)} bytes, which no file system takes")
+            raise ContentError(f"tar has a path of {len(raw)} bytes, more than anybody nests directories")
         if b"\0" in raw:
             raise pax.bad("a path with a zero byte")
         return paths.clean(raw.decode("utf-8", "surrogateescape"))

@@ -1,10 +1,13 @@
 """Upper directories as changes, as far as that needs no mount: no marks are here but what files can tell (L01-L05)."""
 
+import io
 import os
 
 import pytest
 
 from kpy.layer.entry import Entry, sort_key
+from kpy.layer.tarread import read_tar
+from kpy.layer.write import write_tar
 from kpy.snapshot.upper import changes
 from kpy.util import erase
 
@@ -88,3 +91,35 @@ def test_deep_trees(sides):
         assert len(found(upper, lower)) == 1200
     finally:
         erase.remove(str(upper / "n"))  # deeper than pytest can remove
+
+
+def test_a_path_that_is_longer_than_the_kernel_takes_at_once(sides):
+    """As with scan.py: by descriptors, and read back by ours."""
+    upper, lower = sides
+    for side, text in ((upper, "new"), (lower, "old")):
+        nest(side / "d", 5000, text)
+    (path,) = [item.entry.path for item in changes(str(upper), str(lower)) if item.entry.kind.value == "f"]
+    assert len(path) > 5000
+    items = list(changes(str(upper), str(lower)))
+    assert [len(item.entry.path) for item in items if item.entry.kind.value == "d"] == [1, *range(202, 5000, 201)]
+    with items[-1].open() as stream:
+        assert stream.read() == b"new"
+    tar = io.BytesIO()
+    write_tar(changes(str(upper), str(lower)), tar.write)
+    tar.seek(0)
+    assert [entry.path for entry, _ in read_tar(tar, layer=True)] == [item.entry.path for item in items]
+
+
+def nest(top, length, text):
+    """A file of this text, so deep that its path below `top` has that many bytes."""
+    held = os.open(top, os.O_RDONLY)
+    for _ in range(length // 201):
+        os.mkdir("n" * 200, dir_fd=held)
+        inner = os.open("n" * 200, os.O_RDONLY, dir_fd=held)
+        os.close(held)
+        held = inner
+    name = "f" * 200
+    with open(os.open(name, os.O_WRONLY | os.O_CREAT, 0o644, dir_fd=held), "w") as file:
+        file.write(text)
+    os.utime(name, ns=(T, T), dir_fd=held)
+    os.close(held)
