@@ -484,3 +484,12 @@ def test_a_refused_process_is_as_it_was(user, place):
     out = _as(number, "import threading, time; threading.Thread(target=time.sleep, args=(1,)).start()" + ENTER)
     assert "before any thread" in out
     assert out.strip().endswith(f"| {number}")
+
+
+def test_a_root_that_its_user_cannot_enter(place):
+    """Mode 000, as a layer of a strange image can give it."""
+    box = Box(place)
+    box.root.chmod(0)
+    status, output = box.run("true", identity=Identity(1, 1))
+    assert (status, output) == (126, 'exec: "/bin/sh": permission denied\n')
+    assert box.says("echo on") == "on\n"

@@ -1,7 +1,5 @@
 """Capabilities: the set that a RUN gets, and dropping all others. Decides nothing about users."""
 
-import os
-
 from kpy.linux import libc
 
 CHOWN = 0
@@ -40,22 +38,10 @@ def limit(keep: int) -> None:
 
 
 def permitted() -> int:
-    """The permitted set of this process."""
-    return _status(b"CapPrm:")
+    """The permitted set of this thread. Not by /proc: the root may be one that this process cannot enter."""
+    return libc.capget()[1]
 
 
 def effective() -> int:
-    """The effective set of this process."""
-    return _status(b"CapEff:")
-
-
-def _status(field: bytes) -> int:
-    descriptor = os.open(b"/proc/thread-self/status", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        text = os.read(descriptor, 1 << 16)
-    finally:
-        os.close(descriptor)
-    for line in text.splitlines():
-        if line.startswith(field):
-            return int(line[len(field) :], 16)
-    return 0
+    """The effective set of this thread."""
+    return libc.capget()[0]

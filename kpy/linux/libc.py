@@ -95,6 +95,15 @@ def capset(effective: int, permitted: int, inheritable: int) -> None:
     check(int(_libc.capset(header, data)), "capset")
 
 
+def capget() -> tuple[int, int, int]:
+    """capget(2) of this thread, version 3: its effective, permitted and inheritable set."""
+    data = ctypes.create_string_buffer(24)
+    check(int(_libc.capget(struct.pack("Ii", 0x20080522, 0), data)), "capget")
+    halves = struct.unpack("6I", data.raw)
+    effective, permitted, inheritable = (halves[index] | halves[index + 3] << 32 for index in range(3))
+    return effective, permitted, inheritable
+
+
 def openat2(directory: int, path: bytes, flags: int, resolve: int, mode: int = 0) -> int:
     """openat2(2). The descriptor is close-on-exec."""
     how = struct.pack("QQQ", flags | os.O_CLOEXEC, mode, resolve)

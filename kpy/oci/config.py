@@ -1,5 +1,6 @@
 """Image configurations (OCI image-spec, config.md, with docker's extensions). Unknown fields survive."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -201,10 +202,10 @@ def parse(raw: bytes) -> ImageConfig:
         raise ContentError("the image configuration's history is not a list")
     return ImageConfig(
         platform=Platform.normalised(
-            _text(data, "os") or "linux",
-            _text(data, "architecture"),
-            _text(data, "variant"),
-            _text(data, "os.version"),
+            _word(data, "os") or "linux",
+            _word(data, "architecture"),
+            _word(data, "variant"),
+            _word(data, "os.version"),
         ),
         runtime=_runtime_from_json(data.get("config")),
         diff_ids=tuple(Digest.parse(item) for item in _strings(rootfs, "diff_ids") or ()),
@@ -247,6 +248,14 @@ def _text(data: dict[str, Any], key: str) -> str:
         return ""
     if not isinstance(value, str):
         raise ContentError(f"the image configuration's {key} is not a string")
+    return value
+
+
+def _word(data: dict[str, Any], key: str) -> str:
+    """A word of a platform: it may become the name of a directory (type=local)."""
+    value = _text(data, key)
+    if re.fullmatch(r"[A-Za-z0-9_.+-]*", value) is None or value in (".", ".."):
+        raise ContentError(f"the image configuration's {key} is {value[:50]!r}")
     return value
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from kpy.dockerfile.span import Span
 from kpy.oci.digest import Digest
 from kpy.plan.model import Op, Step
+from kpy.plan.strings import check_strings
 from kpy.util import canonical
 from kpy.util.keyed import data_of
 
@@ -19,7 +20,9 @@ class Graph:
     def add(
         self, op: Op, inputs: Sequence[str] = (), *, name: str = "", stage: str = "", span: Span | None = None
     ) -> str:
-        """The id of the step; the first name and span that it was given stay."""
+        """The id of the step; the first name and span that it was given stay. Raises DockerfileError, UsageError for text that
+        no path, argument or variable can have."""
+        check_strings(op, span)
         ident = step_id(op, inputs)
         if ident not in self.steps:
             self.steps[ident] = Step(ident, op, tuple(inputs), name, stage, span)
