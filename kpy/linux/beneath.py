@@ -11,6 +11,7 @@ import stat
 
 from kpy.linux import libc
 from kpy.util.checkpoint import checked
+from kpy.util.nesting import Paths
 
 TYPE_CHECKING = False  # as mypy knows it; importing typing takes longer than all else here
 if TYPE_CHECKING:
@@ -195,7 +196,8 @@ class Beneath:
 
     def directories(self) -> "Iterator[tuple[bytes, int, list[tuple[bytes, os.stat_result]]]]":
         """Each real directory of the tree, before those in it: its relative path, a descriptor that is closed when the next
-        one is asked for, and the names in it with their status, sorted. Raises OSError."""
+        one is asked for, and the names in it with their status, sorted. Raises OSError, TooDeepError."""
+        paths = Paths()
         pending = [b""]
         while pending:
             path = pending.pop()
@@ -205,7 +207,7 @@ class Beneath:
                 yield path, directory, found
             finally:
                 os.close(directory)
-            pending += [join(path, name) for name, entry in reversed(found) if stat.S_ISDIR(entry.st_mode)]
+            pending += [paths.add(join(path, name)) for name, entry in reversed(found) if stat.S_ISDIR(entry.st_mode)]
 
 
 def join(directory: bytes, name: bytes) -> bytes:

@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 from kpy.linux.beneath import LIST, At, Beneath, join, link_path
 from kpy.util.checkpoint import checked, checkpoint
+from kpy.util.nesting import Paths
 
 Made: TypeAlias = Callable[[At, At], None]
 _BLOCK = 1 << 20
@@ -44,12 +45,13 @@ def copy(source: At, target: At, *, made: Made = _nothing) -> None:
 
 def _tree(source: int, tree: Beneath, links: dict[tuple[int, int], bytes], made: Made) -> None:
     directories: list[bytes] = []
+    paths = Paths()
     with Beneath(source) as reading:
         for path, old, entries in reading.directories():
             new = tree.open(path, LIST)
             try:
                 for name, found in checked(entries):
-                    _entry((old, name), (new, name), found, tree, join(path, name), links, made)
+                    _entry((old, name), (new, name), found, tree, paths.add(join(path, name)), links, made)
             finally:
                 os.close(new)
             directories.append(path)

@@ -19,6 +19,8 @@ from kpy.snapshot.diff import text
 from kpy.snapshot.ground import Ground
 from kpy.snapshot.scan import Index, settle
 from kpy.util.erase import ancestors
+from kpy.util.fs import reason
+from kpy.util.nesting import TooDeepError
 
 _log = logging.getLogger(__name__)
 
@@ -212,4 +214,5 @@ def _disk(what: str) -> Iterator[None]:
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             raise StoreError(f"{what}: the disk is full", hint="give the builder more disk space") from error
-        raise SandboxError(f"{what}: {error}", errno=error.errno or 0) from error
+        said = reason(error) if isinstance(error, TooDeepError) else str(error)
+        raise SandboxError(f"{what}: {said}", errno=error.errno or 0) from error

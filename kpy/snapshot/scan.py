@@ -12,6 +12,7 @@ from kpy.linux.beneath import LIST, Beneath
 from kpy.linux.birth import recorded
 from kpy.linux.ledger import Ledger
 from kpy.util.checkpoint import checked, checkpoint
+from kpy.util.nesting import Paths
 
 Record: TypeAlias = tuple[int, int, int, int, int, int, int, int, int, int]
 Index: TypeAlias = dict[bytes, Record]  # by path relative to the root; the root itself is b""
@@ -54,7 +55,7 @@ def scan(
     Cost: one readdir for a directory and one lstat for a file, about 10 us a file; threads make it slower (the
     interpreter's lock), and getdents64 does not make it faster.
     """
-    slots = slots or {}
+    slots, paths = slots or {}, Paths()
     with Beneath(root, slots) as tree:
         index: Index = {b"": record(os.fstat(tree.top))}
         pending = [b"", *sorted(slots.keys() - skip)]
@@ -64,13 +65,13 @@ def scan(
             index[name] = record(found) if ledger is None else _told(ledger, place, b"", found)
         while pending:
             checkpoint()
-            _list(tree, pending.pop(), index, pending, skip, ledger, slots)
+            _list(tree, pending.pop(), index, pending, skip, ledger, slots, paths)
     return index
 
 
 def _list(
     tree: Beneath, directory: bytes, index: Index, pending: list[bytes], skip: AbstractSet[bytes], ledger: Ledger | None,
-    slots: Mapping[bytes, bytes],
+    slots: Mapping[bytes, bytes], paths: Paths,
 ) -> None:  # fmt: skip
     """Index what is in one directory of the tree."""
     try:
@@ -89,7 +90,7 @@ def _list(
                 kind = found.st_mode & 0o170000
                 if kind == stat.S_IFSOCK:
                     continue
-                index[path] = record(found) if ledger is None else _told(ledger, place, name, found)
+                index[paths.add(path)] = record(found) if ledger is None else _told(ledger, place, name, found)
                 if kind == stat.S_IFDIR:
                     pending.append(path)
     finally:

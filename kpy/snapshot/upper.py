@@ -18,6 +18,7 @@ from kpy.linux import overlay
 from kpy.linux.beneath import LIST, At, Beneath, is_directory, join, link_path, names, status
 from kpy.snapshot.diff import kept_xattr
 from kpy.util.checkpoint import checked, checkpoint
+from kpy.util.nesting import Paths
 from kpy.util.streams import pieces
 
 _BLOCK = 1 << 18
@@ -94,6 +95,7 @@ class _Walk:
         self._upper = upper
         self._lower = lower
         self._nodes: list[_Node] = []
+        self._paths = Paths()
 
     def nodes(self) -> list[_Node]:
         """All of the upper directory, a directory before what is in it, names sorted as in a layer."""
@@ -117,7 +119,7 @@ class _Walk:
             if on:
                 below = self._enter(path, node, place)
             # As str, as sort_key compares: surrogates of bytes that are no UTF-8 sort elsewhere than the bytes.
-            found = [_child(path, name, node, place, below) for name in checked(sorted(names(place), key=_text))]
+            found = [_child(self._paths.add(join(path, name)), name, node, place, below) for name in checked(sorted(names(place), key=_text))]
         finally:
             os.close(place)
             if below >= 0:
@@ -144,9 +146,9 @@ class _Walk:
         return -1
 
 
-def _child(directory: bytes, name: bytes, parent: _Node, place: int, lower: int) -> tuple[bytes, _Node, bool] | None:
-    """What is at a name in an open directory; `lower` is the same directory of the lower side, -1 if that has none."""
-    path, now = join(directory, name), (place, name)
+def _child(path: bytes, name: bytes, parent: _Node, place: int, lower: int) -> tuple[bytes, _Node, bool] | None:
+    """What is at a path, by its name in an open directory; `lower` is the same directory of the lower side, -1 if that has none."""
+    now = place, name
     found = os.stat(name, dir_fd=place, follow_symlinks=False)
     below = status((lower, name)) if lower >= 0 else None
     if below is not None and stat.S_IFMT(below.st_mode) == _NO_LAYER_HOLDS:

@@ -15,6 +15,7 @@ from typing import IO, BinaryIO
 
 from kpy.errors import StoreError
 from kpy.util import erase
+from kpy.util.nesting import TooDeepError
 
 _PREFIX, _SUFFIX = ".kpy-", ".tmp"
 
@@ -35,6 +36,8 @@ def store_error(action: str, path: str | os.PathLike[str], error: OSError) -> St
 
 def reason(error: OSError) -> str:
     """What the kernel says, in lower case as our messages are."""
+    if isinstance(error, TooDeepError):
+        return str(error.strerror)
     return (os.strerror(error.errno) if error.errno else str(error)).lower()
 
 
