@@ -1,5 +1,5 @@
-"""Landlock (landlock(7)), for two things: a process may not trace, read the memory of, or signal those outside its domain
-("Ptrace restrictions" and "IPC scoping"); and it may not use files but those of some directories.
+"""Landlock (landlock(7)), for two things: a process may not trace, read the memory of, signal, or reach the abstract sockets of
+those outside its domain ("Ptrace restrictions" and "IPC scoping"); and it may not use files but those of some directories.
 """
 
 import ctypes
@@ -19,7 +19,12 @@ _PATH_BENEATH = 1
 _EXECUTE, _WRITE, _READ, _LIST, _REFER, _TRUNCATE = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 13, 1 << 14
 _CHANGE = ((1 << 13) - 1) & ~(_EXECUTE | _WRITE | _READ | _LIST) | _REFER  # making and removing names
 _RESOLVE_UNIX = 1 << 16
-_SCOPE_ABSTRACT_UNIX_SOCKET, _SCOPE_SIGNAL = 1 << 0, 1 << 1
+SOCKETS = 1 << 0
+"""Abstract Unix sockets (LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET)."""
+SIGNALS = 1 << 1
+SCOPES = SOCKETS | SIGNALS
+WITH_SCOPES = 6
+"""The first version with them."""
 
 
 def version(arch: Arch) -> int:
@@ -36,16 +41,17 @@ def keeps_sockets(arch: Arch) -> bool:
     return version(arch) >= 9
 
 
-def keep_apart(arch: Arch) -> str:
-    """Put this process, and all that comes of it, in a domain of its own. Gives what this kernel's domains keep
-    apart: "signals" (and memory), "memory", or "" where there is no Landlock. no_new_privs must be set. Raises OSError
+def keep_apart(arch: Arch, scopes: int = SCOPES) -> str:
+    """Put this process, and all that comes of it, in a domain of its own, out of which go no signals and connections to
+    abstract sockets, by `scopes`. Gives what this kernel's domains keep apart: "signals" (and sockets, and memory), "memory",
+    or "" where there is no Landlock. no_new_privs must be set, or CAP_SYS_ADMIN held in the user namespace. Raises OSError
     where there is Landlock and it refuses: nothing is kept apart then."""
     found = version(arch)
     if found < 2:
         return ""
     # Where files are restricted already, a domain that says nothing of them forbids to move and link them
     # between directories; and before version 6, a domain must restrict something. It is allowed everywhere.
-    rules = _ruleset(arch, _REFER, _SCOPE_SIGNAL if found >= 6 else 0)
+    rules = _ruleset(arch, _REFER, scopes if found >= WITH_SCOPES else 0)
     try:
         root = os.open("/", os.O_PATH | os.O_CLOEXEC)
         try:
@@ -55,7 +61,7 @@ def keep_apart(arch: Arch) -> str:
         _restrict(arch, rules)
     finally:
         os.close(rules)
-    return "signals" if found >= 6 else "memory"
+    return "signals" if found >= WITH_SCOPES else "memory"
 
 
 def only(arch: Arch, whole: "Sequence[str]", programs: "Sequence[str]", names: "Sequence[str]" = ()) -> str:
@@ -70,7 +76,7 @@ def only(arch: Arch, whole: "Sequence[str]", programs: "Sequence[str]", names: "
     if found < 2:
         return ""
     use = _EXECUTE | _WRITE | _READ | (_TRUNCATE if found >= 3 else 0) | (_RESOLVE_UNIX if found >= 9 else 0)
-    rules = _ruleset(arch, use | _CHANGE, _SCOPE_SIGNAL | _SCOPE_ABSTRACT_UNIX_SOCKET if found >= 6 else 0)
+    rules = _ruleset(arch, use | _CHANGE, SCOPES if found >= WITH_SCOPES else 0)
     try:
         for path in whole:
             _allow(arch, rules, path, use | _CHANGE, use)
@@ -81,7 +87,7 @@ def only(arch: Arch, whole: "Sequence[str]", programs: "Sequence[str]", names: "
         _restrict(arch, rules)
     finally:
         os.close(rules)
-    return "signals" if found >= 6 else "files"
+    return "signals" if found >= WITH_SCOPES else "files"
 
 
 def _allow(arch: Arch, rules: int, path: str, directory: int, file: int) -> None:

@@ -22,9 +22,10 @@ ALLOW = 0x7FFF0000
 NOTIFY = 0x7FC00000
 
 PR_SET_NO_NEW_PRIVS = 38
-_SET_MODE_FILTER = 1
+_SET_MODE_FILTER, _GET_ACTION_AVAIL = 1, 2
 _NEW_LISTENER = 8
 _WAIT_KILLABLE_RECV = 32
+_SPEC_ALLOW = 4
 
 _RECV, _SEND, _ID_VALID, _ADDFD, _SET_FLAGS = 0xC0502100, 0xC0182101, 0x40082102, 0x40182103, 0x40082104
 _SYNC_WAKE_UP = 1
@@ -37,6 +38,7 @@ _respond = _RESPONSE.pack_into
 
 # BPF instructions (linux/bpf_common.h): load an absolute word, jumps against a constant, return a constant
 _LD, _JA, _JEQ, _JGE, _JSET, _RET = 0x20, 0x05, 0x15, 0x35, 0x45, 0x06
+_TESTS = {"any": _JSET, "is": _JEQ, "least": _JGE}
 _NR, _ARCH, _ARGS = 0, 4, 16  # offsets in struct seccomp_data
 
 
@@ -46,7 +48,8 @@ def fail(number: int) -> int:
 
 
 class Argument:
-    """A test of the low or high 32 bits of an argument. "any": has it any of the bits? "is": does it equal them?"""
+    """A test of the low or high 32 bits of an argument. "any": has it any of the bits? "is": does it equal them? "least": is it
+    that or more?"""
 
     __slots__ = ("argument", "bits", "high", "how")
 
@@ -129,6 +132,39 @@ def assemble(arch: Arch, rules: "Mapping[str, Sequence[Rule]]") -> bytes:
     return program.bytes()
 
 
+Segments = list[tuple[int, tuple[Rule, ...]]]
+"""In order: a number of a call, and the rules for it and those above, up to the next. The last of the rules has no tests."""
+
+
+def assemble_segments(interfaces: "Sequence[tuple[int, Segments]]") -> bytes:
+    """The program that has something to say of every call, by interface as the audit names it, the most used first. Calls of
+    others fail. Runs of calls that are treated alike are one segment, and found by a binary search; the kernel finds out
+    which are always allowed and does not ask the program for them (since 5.11, seccomp_cache_prepare in kernel/seccomp.c)."""
+    program = _Program()
+    program.load(_ARCH)
+    for audit, _ in interfaces:
+        program.jump_if(_JEQ, audit, f"interface {audit}")
+    program.give(fail(errno.ENOSYS))
+    for audit, segments in interfaces:
+        program.label(f"interface {audit}")
+        program.load(_NR)
+        _find(program, segments)
+    return program.bytes()
+
+
+def _find(program: _Program, segments: Segments) -> None:
+    if len(segments) == 1:
+        for rule in segments[0][1]:
+            _apply(program, rule)
+        return
+    middle = len(segments) // 2
+    upper = program.fresh()
+    program.jump_if(_JGE, segments[middle][0], upper)
+    _find(program, segments[:middle])
+    program.label(upper)
+    _find(program, segments[middle:])
+
+
 def _search(program: _Program, numbered: "Sequence[tuple[int, Sequence[Rule]]]") -> None:
     """A binary search: every call that a process makes goes through this."""
     if len(numbered) == 0:
@@ -154,7 +190,7 @@ def _apply(program: _Program, rule: Rule) -> None:
     following = program.fresh()
     for test in rule.tests:
         program.load(_ARGS + 8 * test.argument + 4 * test.high)  # little-endian: the low word is first
-        program.jump_unless(_JSET if test.how == "any" else _JEQ, test.bits, following)
+        program.jump_unless(_TESTS[test.how], test.bits, following)
     program.give(rule.action)
     program.label(following)
 
@@ -169,6 +205,26 @@ def install(program: bytes, arch: Arch, flags: int = 0) -> int:
     code = ctypes.create_string_buffer(program, len(program))
     header = struct.pack("HxxxxxxP" if struct.calcsize("P") == 8 else "HxxP", len(program) // 8, ctypes.addressof(code))
     return libc.syscall(arch.numbers["seccomp"], "seccomp", _SET_MODE_FILTER, flags, header)
+
+
+def install_lasting(program: bytes, arch: Arch) -> None:
+    """Install one that is there for all that a process does. Before 5.16 kernels slow down every filtered process, for the
+    sake of those that run several users' programs in one memory; what comes of a RUN is a process each (SPEC_ALLOW, 4.17)."""
+    try:
+        install(program, arch, _SPEC_ALLOW)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        install(program, arch)
+
+
+def is_there(arch: Arch) -> bool:
+    """Has this kernel filters of system calls, whoever may install one (since 4.14)?"""
+    try:
+        libc.syscall(arch.numbers["seccomp"], "seccomp", _GET_ACTION_AVAIL, 0, struct.pack("I", ALLOW))
+    except OSError as error:
+        return error.errno not in (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)
+    return True
 
 
 def install_with_listener(program: bytes, arch: Arch) -> int:

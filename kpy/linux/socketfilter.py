@@ -11,14 +11,10 @@ import os
 import socket
 import struct
 
-from kpy.linux import libc
+from kpy.linux import landlock, libc, syscalls
 
 _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 22, 38
 _MODE_FILTER = 2
-_SYS_LANDLOCK_CREATE_RULESET, _SYS_LANDLOCK_RESTRICT_SELF = 444, 446
-_LANDLOCK_VERSION = 1
-_LANDLOCK_WITH_SCOPES = 6
-_SCOPE_ABSTRACT_UNIX_SOCKET = 1
 
 _LOAD, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06  # BPF_LD|W|ABS, BPF_JMP|JEQ|K, BPF_JMP|JGE|K, BPF_RET|K
 _NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT = 0, 4, 16  # struct seccomp_data; the low word comes first on all of ours
@@ -85,15 +81,6 @@ def apply() -> None:
 def _close_abstract_sockets() -> None:
     """Abstract Unix sockets, those without a path, belong to a network namespace: none of somebody outside can be
     reached from now on, where the kernel has the means (Landlock, Linux 6.12) and the container lets us use it."""
-    try:
-        version = libc.syscall(_SYS_LANDLOCK_CREATE_RULESET, "landlock", None, 0, _LANDLOCK_VERSION)
-        if version < _LANDLOCK_WITH_SCOPES:
-            return
-        rules = struct.pack("QQQ", 0, 0, _SCOPE_ABSTRACT_UNIX_SOCKET)
-        descriptor = libc.syscall(_SYS_LANDLOCK_CREATE_RULESET, "landlock", rules, len(rules), 0)
-    except OSError:
-        return
-    try:
-        libc.syscall(_SYS_LANDLOCK_RESTRICT_SELF, "landlock", descriptor, 0)
-    finally:
-        os.close(descriptor)
+    arch = syscalls.native()
+    if arch is not None and landlock.version(arch) >= landlock.WITH_SCOPES:
+        landlock.keep_apart(arch, landlock.SOCKETS)

@@ -20,7 +20,7 @@ import sys
 
 from kpy.linux import capabilities, keyring, libc, syscalls
 from kpy.linux.namespaces import CLONE_NEWPID
-from kpy.sandbox import mounts, program, reap, rlimits
+from kpy.sandbox import mounts, program, reap, rlimits, walls
 from kpy.sandbox.stubs import Stub, open_target
 
 TYPE_CHECKING = False  # as mypy knows it; importing typing takes longer than all else here
@@ -242,6 +242,9 @@ def _become(spec: "dict[str, Any]", control: Control, emulated: "Emulated | None
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         os.setsid()
         _take_limits(spec)
+        if spec["private_pids"] and emulated is None:  # else it is kept apart from more than sockets
+            walls.close_abstract_sockets()
+        walls.filter_calls(spec["filter"])  # while we may: as root of the namespace, without no_new_privs
         if emulated is None:
             _take_identity(spec)
         else:
@@ -256,6 +259,8 @@ def _become(spec: "dict[str, Any]", control: Control, emulated: "Emulated | None
         os._exit(error.status)
     except mounts.Refused as error:
         control.error(error.text, error.number)
+    except walls.CannotRaise as error:
+        control.error(str(error), error.number)
     except BaseException as error:
         control.error(f"{type(error).__name__}: {error}", 0)
     finally:

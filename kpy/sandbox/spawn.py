@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from kpy.errors import InterruptedBuildError, SandboxError
+from kpy.linux import capabilities, profile
 from kpy.linux.null import null
 from kpy.sandbox import attend, supervisor
 from kpy.sandbox.base import Process
@@ -67,6 +68,12 @@ def run(job: Job, log: Callable[[bytes], None], cancel: Cancel) -> int:
     if cancel.is_set:
         raise InterruptedBuildError("interrupted")
     return _status(answer, program.returncode, job.emulation.warn)
+
+
+def may_raise_walls() -> bool:
+    """May real root here be filtered and kept apart? Without this capability, only by no_new_privs, with which su and file
+    capabilities do not work; what has not got it is a container's, which has a filter."""
+    return bool(capabilities.effective() >> capabilities.SYS_ADMIN & 1)
 
 
 @functools.cache
@@ -146,6 +153,8 @@ def _spec(job: Job, ledger: int | None = None) -> bytes:
             "ulimits": process.ulimits,
             "ledger": ledger,
             "refused": job.emulation.refused,
+            "walls": ledger is not None or may_raise_walls(),
+            "filter": profile.program().hex(),
             "reach": (job.reach.whole, job.reach.programs, job.reach.names) if job.reach is not None else None,
         }
     ).encode()

@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 
 from kpy.linux import keyring, landlock, libc, seccomp, socketfilter, syscalls
 from kpy.linux.namespaces import CLONE_NEWNET
-from kpy.sandbox import reap
+from kpy.sandbox import reap, walls
 from kpy.sandbox.emulated import Emulated
 from kpy.sandbox.program import NOT_FOUND, CannotStart, execute
 from kpy.sandbox.rlimits import NotAllowed, apply
@@ -138,7 +138,7 @@ def _must_keep_sockets(kept: str) -> bool:
     return bool(kept) and arch is not None and not landlock.keeps_sockets(arch)
 
 
-def _refusal(refused: _Refused) -> bytes:
+def _refusal(refused: "_Refused | walls.CannotRaise") -> bytes:
     return json.dumps({"error": str(refused), "errno": refused.number}).encode()
 
 
@@ -152,10 +152,15 @@ def _become(spec: dict[str, Any], report: int, emulated: Emulated | None) -> NoR
         os.umask(0o022)
         _enter(spec)
         if emulated is None:
+            if spec["walls"]:
+                walls.close_abstract_sockets()
+                walls.filter_calls(bytes.fromhex(spec["filter"]))
             _take_ids(spec)
             _forbid_sockets(spec)
         else:
             _forbid_sockets(spec)
+            seccomp.no_new_privs()
+            walls.filter_calls(bytes.fromhex(spec["filter"]))
             if not emulated.confine():
                 _take_ids(spec)
         # A change of ids clears it, so last: nothing outlives us even when we are killed.
@@ -163,7 +168,7 @@ def _become(spec: dict[str, Any], report: int, emulated: Emulated | None) -> NoR
         execute([os.fsencode(part) for part in spec["argv"]], [os.fsencode(item) for item in spec["env"]])
     except CannotStart as error:
         _cannot(error.text, error.status)
-    except _Refused as refused:
+    except (_Refused, walls.CannotRaise) as refused:
         os.write(report, _refusal(refused))
     except BaseException as error:  # the child must never run the parent's code
         os.write(report, json.dumps({"error": f"{type(error).__name__}: {error}", "errno": 0}).encode())

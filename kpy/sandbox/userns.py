@@ -1,6 +1,5 @@
 """RUN in namespaces of its own, by a process that is root in its user namespace (see enter.py): mounts, processes,
-network if asked, capabilities as containerd gives them. No seccomp filter: what it would deny is denied to the
-namespace's root by the kernel, but its attack surface is the whole system call table.
+network if asked, capabilities and system calls as docker and containerd give them.
 """
 
 import errno
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kpy.errors import SandboxError
-from kpy.linux import capabilities, libc
+from kpy.linux import capabilities, libc, profile
 from kpy.linux.namespaces import (
     CLONE_NEWCGROUP,
     CLONE_NEWIPC,
@@ -130,6 +129,7 @@ class UsernsSandbox:
             "capabilities": capabilities.DEFAULT if self.emulation.ledger is None else 0,
             "ulimits": process.ulimits,
             "refused": self.emulation.refused,
+            "filter": profile.program(),
         }
 
 
