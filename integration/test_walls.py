@@ -1,8 +1,10 @@
-"""What is between a RUN and the kernel, the same in every mode: keys, mounts over the kernel's own files."""
+"""What is between a RUN and the kernel, in every mode: keys, system calls, abstract sockets, mounts over the kernel's own files."""
 
 import os
 import re
+import socket
 import subprocess
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,7 @@ IN_CONTAINER = {
     "live": ([], []),
     "live restricted": (["--user", "1000:1000", *RESTRICTED], []),
     "live unconfined": (["--user", "1000:1000", *RESTRICTED, *UNCONFINED], ["--isolation=live"]),
+    "live unconfined root": ([*UNCONFINED], ["--isolation=live"]),
     "live admin": (["--cap-add", "SYS_ADMIN", *UNCONFINED], ["--isolation=live"]),
     "chroot": ([], ["--isolation=chroot"]),
     "chroot unconfined": ([*UNCONFINED], ["--isolation=chroot"]),
@@ -104,6 +107,84 @@ def test_the_keys_of_the_builder_are_not_the_run_s(walls: Walls) -> None:
     said = re.findall(r"wall key (\S+)", done.stderr)
     assert len(said) == 2
     assert set(said) <= {"EPERM", "ENOKEY", "ENOSYS"}
+
+
+REFUSED = (
+    "keyctl add_key request_key io_uring_enter bpf perf_event_open userfaultfd unshare-user unshare-mount clone-user clone-net setns "
+    "open_by_handle_at mount fsopen open_tree pidfd_getfd kexec_load finit_module syslog mbind sethostname personality-norandom socket-alg "
+    "socket-vsock socket-46"
+).split()
+ABSENT = "clone3 file_setattr call-600 call-4000 negative".split()
+DONE = "clone personality-ask socket-unix socket-inet socket-netlink ptrace chroot".split()
+OTHERS = {
+    "x32-getpid": "ENOSYS", "x32-keyctl": "ENOSYS", "i386-getpid": "done", "i386-keyctl": "EPERM", "i386-unshare": "EPERM", "i386-bpf": "EPERM",
+    "i386-userfaultfd": "EPERM", "i386-clone3": "ENOSYS", "i386-mount": "EPERM", "i386-socket-alg": "EPERM", "i386-socket-unix": "done",
+    "i386-unknown": "ENOSYS",
+}  # fmt: skip
+UNFILTERED = {"live", "live unconfined root", "chroot", "chroot unconfined"}
+"""Real root, who has not the capability that a filter needs: the container's filter holds for it, if there is one."""
+
+
+@pytest.mark.parametrize("walls", [mode for mode in MODES if mode not in UNFILTERED], indirect=True)
+@pytest.mark.parametrize("user", ["0", "7"])
+def test_calls_are_those_of_a_container(walls: Walls, user: str) -> None:
+    said = walls.answers(f'FROM scratch\nCOPY walls /bin/walls\nUSER {user}\nRUN ["/bin/walls", "calls"]\nRUN ["/bin/walls", "others"]\n')
+
+    emulated = walls.mode in ("one id", "live restricted", "live unconfined", "shared pids")
+    ring = said.pop("io_uring_setup")
+    assert ring == ("ENOSYS" if emulated else "EPERM")
+    if os.uname().machine == "x86_64":
+        if said.pop("i386", "") != "none":  # a kernel that runs no 32-bit programs
+            assert said.pop("i386-io_uring_setup") == ring
+            assert {name: said.pop(name, "") for name in OTHERS} == OTHERS
+        else:
+            assert {said.pop(name) for name in ("x32-getpid", "x32-keyctl")} == {"ENOSYS"}
+    # That container has no capability, and its own filter says so first.
+    chroot = {} if user == "0" and walls.mode != "live restricted" else {"chroot": "EPERM"}
+    expected = {**dict.fromkeys(REFUSED, "EPERM"), **dict.fromkeys(ABSENT, "ENOSYS"), **dict.fromkeys(DONE, "done"), **chroot}
+    assert said == expected
+
+
+@pytest.mark.parametrize("walls", ["userns", "userns of root", "one id", "chroot admin", "live admin", "shared pids, real ids"], indirect=True)
+def test_set_user_id_works_under_the_filter(walls: Walls, busybox_base: str) -> None:
+    """It is there without no_new_privs, or the emulation does what that forbids."""
+    copied = "mkdir -p /opt && cp /bin/walls /opt/set-uid && chmod 4755 /opt/set-uid"
+    privileges = "grep -E '^(NoNewPrivs|Seccomp):' /proc/self/status | cut -f 2 | xargs"
+    see = "/opt/set-uid who" if "chroot" in walls.mode else f"/opt/set-uid who && echo has $({privileges})"  # it has no /proc
+
+    said = walls.says(f"FROM {busybox_base}\nCOPY walls /bin/walls\nRUN {copied}\nUSER 1000\nRUN {see}\n")
+
+    assert "wall who 1000:0\n" in said
+    assert "chroot" in walls.mode or (" has 1 2\n" if walls.mode == "one id" else " has 0 2\n") in said, said
+
+
+@pytest.mark.parametrize("walls", [mode for mode in MODES if mode not in UNFILTERED], indirect=True)
+def test_abstract_sockets_are_the_run_s_own(walls: Walls) -> None:
+    """One of this machine's, such as an X server's, is not reached (Linux 6.12), and one of the same RUN is."""
+    name = f"kpy-canary-{os.getpid()}-{time.monotonic_ns()}"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(f"\0{name}")
+        listening.listen()
+        with socket.socket(socket.AF_UNIX) as there:
+            there.connect(f"\0{name}")
+
+        said = walls.answers(f'FROM scratch\nCOPY walls /bin/walls\nRUN ["/bin/walls", "ask", "{name}"]\nRUN ["/bin/walls", "listen", "mine", "/bin/walls", "ask", "mine"]\n')
+
+    assert said == {name: "EPERM", "mine": "done"}
+
+
+@pytest.mark.parametrize("walls", sorted(UNFILTERED), indirect=True)
+def test_what_is_open_to_root_is_said(walls: Walls) -> None:
+    done = walls.says('FROM scratch\nCOPY walls /bin/walls\nRUN ["/bin/walls", "who"]\n')
+    assert done.count("a RUN is root here as the builder is") == 1
+    assert done.count("system calls of a RUN are not filtered") == (1 if "unconfined" in walls.mode else 0)
+
+
+@pytest.mark.parametrize("walls", ["userns", "one id", "live restricted", "shared pids"], indirect=True)
+def test_nothing_is_said_where_nothing_is_open(walls: Walls) -> None:
+    done = walls.says('FROM scratch\nCOPY walls /bin/walls\nRUN ["/bin/walls", "who"]\n')
+    assert "a RUN " not in done
+    assert "not filtered" not in done
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from kpy.app import statedir
 from kpy.app import strategy as strategies
+from kpy.app import walls
 from kpy.app.options import Environment
 from kpy.app.world import registry_client, state_directory
 from kpy.errors import KpyError, SandboxError, StoreError
@@ -55,7 +56,8 @@ class Outlook:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is so, rather than allowed. Sizes in bytes, 0 for no limit; -1 free inodes: the file system does not count."""
+    """What is so, rather than allowed. Sizes in bytes, 0 for no limit; -1 free inodes: the file system does not count.
+    `landlock`: its version, 0 for none. `filters`: can system calls be filtered?"""
 
     system: str
     uid: int
@@ -72,6 +74,8 @@ class Facts:
     inodes_free: int
     memory_limit: int
     memory_free: int
+    landlock: int = 0
+    filters: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +208,7 @@ def _facts(directory: str) -> Facts:
     disk, inodes = survey.space(directory)
     uids = [line.split() for line in survey.read("/proc/self/uid_map").splitlines()]
     system = "gvisor" if survey.is_gvisor() else sys.platform
+    kernel = walls.look()
     return Facts(
         system=system, uid=uid, gid=os.getegid(), named=named, container=probe.in_container(),
         mapped=bool(uids) and uids != [["0", "0", "4294967295"]],
@@ -211,7 +216,7 @@ def _facts(directory: str) -> Facts:
         bundle=strategies.in_bundle(),
         apparmor=survey.read("/proc/sys/kernel/apparmor_restrict_unprivileged_userns").strip() == "1",
         state=directory, disk_free=disk, inodes_free=inodes or -1,
-        memory_limit=survey.memory_limit(), memory_free=survey.memory_free(),
+        memory_limit=survey.memory_limit(), memory_free=survey.memory_free(), landlock=kernel.landlock, filters=kernel.filters,
     )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kpy.app import walls
 from kpy.app.options import Isolation
 from kpy.errors import SandboxError, StoreError
 from kpy.events import Reporter, Warned
@@ -82,6 +83,16 @@ def prepare(isolation: Isolation, variables: Mapping[str, str], state: Path) -> 
 
     Raises SandboxError only for an isolation that was asked for by name; `auto` keeps it for the first RUN.
     """
+    place = _choose(isolation, variables, state)
+    if place.problem is not None:
+        return place
+    open_here = walls.notes(
+        place.isolation, walls.look(), ids=place.ids, private_pids=place.private_pids, listens=not place.listener
+    )
+    return replace(place, notes=(*place.notes, *open_here))
+
+
+def _choose(isolation: Isolation, variables: Mapping[str, str], state: Path) -> Place:
     if (problem := _no_python()) is not None:
         if isolation != "auto":
             raise problem
@@ -207,9 +218,7 @@ def _emulated(place: Place) -> Place:
 
 
 def _live(variables: Mapping[str, str]) -> Place:
-    from kpy.linux import landlock
     from kpy.linux.namespaces import gives_owners
-    from kpy.linux.syscalls import native
     from kpy.sandbox.live import harden
 
     if not in_bundle() or variables.get(CONSENT) != "1":
@@ -220,25 +229,8 @@ def _live(variables: Mapping[str, str]) -> Place:
     place = Place("live", ids=gives_owners())
     if not place.ids:
         place = _emulated(place)
-    arch = native()
-    version = landlock.version(arch) if arch is not None else 0
-    place = replace(place, notes=(*place.notes, *exposed(place, version)))
     harden([BUNDLE])  # all that this process needs: what else is protected is for others
     return place
-
-
-def exposed(place: Place, version: int) -> tuple[Warned, ...]:
-    """What of the builder a RUN in its container is not kept from, for want of means: nothing is said where nothing lacks.
-    `version`: of Landlock."""
-    hint = "build only Dockerfiles that you trust here, or where user namespaces are allowed"
-    if place.ids:
-        return (Warned("RUN is root of this container, as kpy is: it can use all files of the builder", "for Dockerfiles that you do not trust, start kpy as another uid"),)
-    if version < 2:
-        return (Warned("RUN can use the files and sockets of the builder, and stop it: this kernel has no Landlock (Linux 5.19)", hint),)
-    open_ways = ["cut files of the builder short (Linux 6.2)"] if version < 3 else []
-    open_ways += ["stop the builder, and connect to abstract Unix sockets of others (Linux 6.12)"] if version < 6 else []
-    open_ways += ["connect to Unix sockets of the builder"] if place.listener and version < 9 else []
-    return (Warned(f"RUN can {', and '.join(open_ways)}: what would keep it from that is not to be had here", hint),) if open_ways else ()
 
 
 def strategy(place: Place, means: Means) -> RunStrategy:

@@ -9,6 +9,7 @@ from typing import TypeAlias
 from kpy.app.doctor import Diagnosis, Probe
 from kpy.app.options import Environment
 from kpy.app.remedies import Remedy, remedies
+from kpy.app.walls import describe
 from kpy.cli.failure import in_line
 from kpy.cli.flags import Flag, parse, usage
 from kpy.cli.terminal import Terminal
@@ -91,6 +92,7 @@ def _table(found: Diagnosis) -> list[str]:
     lines += ["", f"  disk      {_size(facts.disk_free)} free in {facts.state}" + _few(facts.inodes_free)]
     limit = f"{_size(facts.memory_limit)} allowed, " if facts.memory_limit else ""
     lines.append(f"  memory    {limit}{_size(facts.memory_free)} free")
+    lines.append(f"  landlock  {describe(facts.landlock)}")
     lines += [f"  registry  {host}: {problem or 'reached'}" for host, problem in found.registries.items()]
     return lines
 

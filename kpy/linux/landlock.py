@@ -25,6 +25,8 @@ SIGNALS = 1 << 1
 SCOPES = SOCKETS | SIGNALS
 WITH_SCOPES = 6
 """The first version with them."""
+WITH_UNIX_SOCKETS = 9
+"""The first that keeps Unix sockets with a path (Linux 7.1)."""
 
 
 def version(arch: Arch) -> int:
@@ -38,7 +40,7 @@ def version(arch: Arch) -> int:
 
 def keeps_sockets(arch: Arch) -> bool:
     """Can this kernel's Landlock keep Unix sockets with a path from being connected to (version 9, Linux 7.1)?"""
-    return version(arch) >= 9
+    return version(arch) >= WITH_UNIX_SOCKETS
 
 
 def keep_apart(arch: Arch, scopes: int = SCOPES) -> str:
@@ -75,7 +77,7 @@ def only(arch: Arch, whole: "Sequence[str]", programs: "Sequence[str]", names: "
     found = version(arch)
     if found < 2:
         return ""
-    use = _EXECUTE | _WRITE | _READ | (_TRUNCATE if found >= 3 else 0) | (_RESOLVE_UNIX if found >= 9 else 0)
+    use = _EXECUTE | _WRITE | _READ | (_TRUNCATE if found >= 3 else 0) | (_RESOLVE_UNIX if found >= WITH_UNIX_SOCKETS else 0)
     rules = _ruleset(arch, use | _CHANGE, SCOPES if found >= WITH_SCOPES else 0)
     try:
         for path in whole:

@@ -13,7 +13,7 @@ import pytest
 
 from kpy.app.keep import needed_paths
 from kpy.app.options import BuildOptions, Environment, OutputSpec, SecretSpec
-from kpy.app.strategy import CONSENT, Means, Place, exposed, strategy
+from kpy.app.strategy import CONSENT, Means, Place, strategy
 from kpy.errors import SandboxError
 from kpy.events import silent
 from kpy.solver.content import Layers
@@ -93,20 +93,3 @@ def test_everything_that_options_and_environment_name_is_kept(tmp_path: Path) ->
     assert {path for path in found if not path.startswith(f"{tmp_path}/")} == {
         "/run/a", "/meta/m.json", "/d/config.json", "/c/ca.pem", "/var/state"
     }  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("ids", "listener", "version", "said"),
-    [
-        (True, 0, 9, "RUN is root of this container"),
-        (False, 0, 1, "this kernel has no Landlock"),
-        (False, 0, 2, "cut files of the builder short.*and stop the builder"),
-        (False, 0, 5, "RUN can stop the builder, and connect to abstract"),
-        (False, 1, 6, "RUN can connect to Unix sockets of the builder:"),
-        (False, 0, 6, ""),
-        (False, 1, 9, ""),
-    ],
-)
-def test_what_a_run_in_the_builder_s_container_is_not_kept_from_is_said(ids: bool, listener: int, version: int, said: str) -> None:
-    notes = exposed(Place("live", ids=ids, listener=listener), version)
-    assert [bool(re.search(said, note.message)) for note in notes] == ([True] if said else [])

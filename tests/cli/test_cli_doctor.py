@@ -45,6 +45,7 @@ def test_a_place_where_run_works(terminal: Terminal) -> None:
         "  chown           yes                           RUN as root\n\n"
         "  disk      0 MB free in /s, only 1 inodes\n"
         "  memory    0 MB free\n"
+        "  landlock  none; not kept apart: files (Linux 5.19), their length (Linux 6.2), signals and abstract sockets (Linux 6.12)\n"
         "  registry  r.example: reached\n"
         "  registry  s.example: away\n"
     )
