@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import socket
 import subprocess
 import time
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import bases
 import builder as builders
 import pytest
 from builder import LiveKpy
@@ -173,6 +175,12 @@ def test_abstract_sockets_are_the_run_s_own(walls: Walls) -> None:
     assert said == {name: "EPERM", "mine": "done"}
 
 
+@pytest.mark.parametrize("walls", ["userns", "one id", "live", "live restricted", "live admin", "chroot"], indirect=True)
+def test_files_move_between_directories_without_a_network(walls: Walls, busybox_base: str) -> None:
+    """Of the several Landlock domains of such a RUN, none forbids it."""
+    walls.says(f"FROM {busybox_base}\nRUN --network=none mkdir -p /opt/a /opt/b && cd /opt && echo x > a/f && ln a/f b/g && mv b/g a/h && ln a/h b/i\n")
+
+
 @pytest.mark.parametrize("walls", sorted(UNFILTERED), indirect=True)
 def test_what_is_open_to_root_is_said(walls: Walls) -> None:
     done = walls.says('FROM scratch\nCOPY walls /bin/walls\nRUN ["/bin/walls", "who"]\n')
@@ -217,3 +225,33 @@ def test_a_mount_on_what_is_there_in_dev_and_sys_is_made(walls: Walls, busybox_b
         "RUN --mount=target=/sys/fs test -x /sys/fs/walls\n"
         "RUN --mount=target=/sys test -x /sys/walls\n"
     )
+
+
+@pytest.mark.parametrize("walls", ["userns", "userns of root", "one id", "live"], indirect=True)
+@pytest.mark.parametrize("user", ["0", "1000"])
+def test_a_build_in_a_run(walls: Walls, docker: Docker, cache: Path, busybox_base: str, user: str) -> None:
+    """It may make no user namespace: as root it builds in a chroot, and as another it says what to do."""
+    if walls.mode != "live":  # there it is, and no image changes it
+        made = docker("create", builders.make(docker))
+        docker("cp", f"{made}:/kpy", walls.context / "kpy")
+        docker("rm", made)
+    inner = walls.context / "inner"
+    inner.mkdir()
+    shutil.copy(bases.layers("base/busybox:1", cache)[0], inner / "base.tar.gz")
+    (inner / "Dockerfile").write_text("FROM scratch\nADD base.tar.gz /\nRUN echo inner $(id -u) made && touch /made && chown 5:6 /made\n")
+    copy = "" if walls.mode == "live" else "COPY kpy/bin /kpy/bin\nCOPY kpy/lib /kpy/lib\n"
+    build = "/kpy/bin/kpy build --progress plain -o type=cacheonly /opt/inner; echo code $?"
+
+    walls.write(
+        f"FROM {busybox_base}\n{copy}COPY --chmod=755 inner /opt/inner\nUSER {user}\n"
+        f"RUN env -u KPY_DISPOSABLE_ROOT KPY_HOME=/tmp/state {build}\n"
+    )
+    said = walls.build().stderr
+
+    assert "Traceback" not in said
+    if user == "0" and walls.mode != "one id":
+        assert re.search(r"\binner 0 made$", said, re.MULTILINE), said
+        assert " code 0\n" in said
+    else:
+        assert " code 8\n" in said, said
+        assert re.search(r"hint: .*(seccomp=unconfined|build this image before it)", said), said
