@@ -11,9 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kpy.app import statedir
+from kpy.app import statedir, walls
 from kpy.app import strategy as strategies
-from kpy.app import walls
 from kpy.app.options import Environment
 from kpy.app.world import registry_client, state_directory
 from kpy.errors import KpyError, SandboxError, StoreError
