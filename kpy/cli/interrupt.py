@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from kpy.errors import InterruptedBuildError
 from kpy.util.cancel import Cancel
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -68,6 +69,23 @@ class Interrupt:
     def exit_code(self) -> int:
         """128 + the signal, as shells count."""
         return 128 + (self.signal or signal.SIGINT)
+
+
+@contextmanager
+def raised() -> Iterator[None]:
+    """Turn these signals into InterruptedBuildError until the block ends: it has something to restore (a terminal's echo)."""
+
+    def end(number: int, _: FrameType | None) -> None:
+        error = InterruptedBuildError("interrupted")
+        error.exit_code = 128 + number
+        raise error
+
+    before = {number: signal.signal(number, end) for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from typing import TypeAlias
 from kpy.app.keys import Ask
 from kpy.app.options import Environment
 from kpy.cli.flags import Flag, parse, usage
+from kpy.cli.interrupt import raised
 from kpy.cli.progress import PlainProgress
 from kpy.cli.terminal import Terminal
 from kpy.errors import UsageError
@@ -47,9 +48,10 @@ def _ask() -> str:
     from getpass import getpass
 
     try:
-        password = getpass("Password for the private key: ")
-        if password and getpass("The same again: ") != password:
-            raise UsageError("the passwords are not the same", hint="try again")
+        with raised():
+            password = getpass("Password for the private key: ")
+            if password and getpass("The same again: ") != password:
+                raise UsageError("the passwords are not the same", hint="try again")
     except (EOFError, UnicodeDecodeError) as error:
         raise UsageError("no password was typed", hint="set KPY_KEY_PASSWORD") from error
     return password

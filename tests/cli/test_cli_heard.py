@@ -103,3 +103,28 @@ def test_all_is_read_by_who_reads_slowly() -> None:
         said = [line.split()[2:] for line in lines if line.startswith(name) and len(line) > 500]
         assert said == [[b"%d" % number] * 500 for number in range(300)]
     assert sum(b"DONE" in line for line in lines) == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_terminal_echoes_again_when_the_question_for_a_password_is_interrupted(number: signal.Signals, tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    try:
+        before = termios.tcgetattr(theirs)
+        code = "import fcntl, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY); from kpy.cli.main import main; sys.exit(main(['keygen']))"
+        command = [sys.executable, "-c", code]
+        env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(CHECKOUT)}
+        with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=env, cwd=tmp_path, start_new_session=True) as program:
+            try:
+                said = b""
+                while b"private key: " not in said:
+                    said += os.read(ours, 1000)
+                assert termios.tcgetattr(theirs) != before
+                program.send_signal(number)
+                assert program.wait(20) == 128 + number
+            finally:
+                program.kill()
+        assert termios.tcgetattr(theirs) == before
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert list(tmp_path.iterdir()) == []
