@@ -1,6 +1,5 @@
 """Progress on a terminal: finished steps as lines, running steps live below them. The only module that needs rich."""
 
-import re
 import threading
 import time
 from collections import deque
@@ -23,7 +22,6 @@ from kpy.events import Event, StepFinished, StepLog, StepProgress, StepStarted, 
 _LOG_LINES = 6
 _BARS = 6
 _LONGEST = 4096  # bytes of a line that has not ended yet
-_LINE_END = re.compile(rb"\r*\n")
 
 
 @dataclass(slots=True)
@@ -183,8 +181,8 @@ def _cut(text: Text) -> Text:
 
 def _log(step: _Running, data: bytes) -> None:
     """Keep the last lines, as a terminal would show them: what a carriage return overwrote is gone."""
-    *lines, rest = _LINE_END.split(step.partial + data)
+    *lines, rest = (step.partial + data).split(b"\n")
     step.partial = rest[-_LONGEST:]
     for line in lines[-_LOG_LINES:]:
-        shown = line[-_LONGEST:].rpartition(b"\r")[2].decode("utf-8", "replace")
+        shown = line.rstrip(b"\r")[-_LONGEST:].rpartition(b"\r")[2].decode("utf-8", "replace")
         step.lines.append(harmless(shown).expandtabs(8))

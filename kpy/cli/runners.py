@@ -6,13 +6,15 @@ of Azure with `##vso[command]`. A carriage return ends a line for both (StreamRe
 
 import re
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import BinaryIO
 
 _THEIRS = ("GITHUB_ACTIONS", "TF_BUILD", "TEAMCITY_VERSION")
 _ANYWHERE = re.compile(rb"##(?=[A-Za-z]*\[)")
 # What String.TrimStart takes for a blank, as UTF-8, and the byte order mark.
 _BLANK = rb"[\t-\r\x1c-\x20]|\xc2[\x85\xa0]|\xe1\x9a\x80|\xe2\x80[\x80-\x8a\xa8\xa9\xaf]|\xe2\x81\x9f|\xe3\x80\x80|\xef\xbb\xbf"
-_START = re.compile(rb"((?:^|[\r\n])(?:" + _BLANK + rb")*:)(?=:)")
+_BLANKS = re.compile(rb"(?:" + _BLANK + rb")+")
+_COMMAND = b"::"
 _IN_JSON = re.compile(r"##([A-Za-z]*)\[")
 
 
@@ -23,7 +25,19 @@ def listens(variables: Mapping[str, str]) -> bool:
 
 def unheard(data: bytes) -> bytes:
     """Whole lines, with a blank in what would be obeyed."""
-    return _START.sub(rb"\1 ", _ANYWHERE.sub(b"## ", data))
+    return _parted(_ANYWHERE.sub(b"## ", data))
+
+
+def _parted(data: bytes) -> bytes:
+    """With a blank between the colons at the start of a line. Blanks are read once: a line may have as many as it likes."""
+    if _COMMAND not in data:
+        return data
+    places = [0] if data.startswith(_COMMAND) else []
+    for run in _BLANKS.finditer(data):
+        if data.startswith(_COMMAND, run.end()) and (run.start() == 0 or b"\n" in run[0] or b"\r" in run[0]):
+            places.append(run.end())
+    pieces = [data[start:end] for start, end in pairwise([0, *(place + 1 for place in places), len(data)])]
+    return b" ".join(pieces)
 
 
 def unheard_json(text: str) -> str:
