@@ -72,7 +72,7 @@ def follow(
                     raise
         finally:
             _wait(program)
-            sweep()
+            sweep(orderly=program.returncode >= 0)
             _rest(answer, said.extend)
         assert program.stdout is not None
         _rest(program.stdout.fileno(), log)
@@ -187,12 +187,17 @@ def _wait(program: "subprocess.Popen[bytes]") -> None:
         program.wait()
 
 
-def sweep(seconds: float = 2 * reap.SECONDS) -> None:
+def sweep(seconds: float = 2 * reap.SECONDS, *, orderly: bool = False) -> None:
     """End what became our child and was not started by us: processes of RUNs whose program is gone. Raises
-    LeftRunningError."""
+    LeftRunningError.
+
+    Of a program that ended in `orderly` fashion, and so has ended all of its RUN, only what surely is a RUN's: as process 1 of
+    a container, we get the orphans of all that others start in it (docker exec, kubectl debug), and those are not ours to kill.
+    """
+    strays = _marked if orderly else _strays
     with _turn:
         try:
-            left = reap.end(_strays, _reaped, seconds)
+            left = reap.end(strays, lambda: _reaped(strays), seconds)
         except OSError as error:
             raise LeftRunningError(f"cannot see what RUN has left: {error}", errno=error.errno or 0) from error
     if left:
@@ -205,6 +210,21 @@ def sweep(seconds: float = 2 * reap.SECONDS) -> None:
 
 def _strays() -> list[int]:
     return [pid for pid in _foreign() if not _before or (pid, _birth(pid)) not in _before]
+
+
+def _marked() -> list[int]:
+    """Those with more seccomp filters than we have ourselves: nobody gets rid of one, and only RUNs get them here."""
+    own = _filters(os.getpid())
+    return [pid for pid in _strays() if _filters(pid) > own]
+
+
+def _filters(pid: int) -> int:
+    """How many seccomp filters a process has; 0 where the kernel does not say (before 5.9)."""
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:
+            return next((int(line.split()[1]) for line in file if line.startswith(b"Seccomp_filters:")), 0)
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 def _foreign() -> list[int]:
@@ -223,11 +243,11 @@ def _birth(pid: int) -> bytes:
         return b""
 
 
-def _reaped() -> bool:
-    strays = _strays()
-    if not strays:
-        return not _strays()  # while some die, a look may miss others
-    for pid in strays:
+def _reaped(strays: Callable[[], list[int]]) -> bool:
+    found = strays()
+    if not found:
+        return not strays()  # while some die, a look may miss others
+    for pid in found:
         with contextlib.suppress(ChildProcessError):
             os.waitpid(pid, os.WNOHANG)
     return False

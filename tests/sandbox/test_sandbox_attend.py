@@ -54,6 +54,24 @@ def test_nothing_outlives_a_supervisor_that_was_killed(tmp_path: Path, others: l
     assert [program.poll() for program in others] == [None, None]
 
 
+def test_the_orphans_of_others_stay(tmp_path: Path) -> None:
+    """As process 1 of a container we get those of `docker exec`; here, those of a program that is not kpy's."""
+    pid = tmp_path / "pid"
+
+    def start() -> None:
+        subprocess.run(["sh", "-c", f"setsid sh -c 'echo $$ > {pid}; exec sleep 100' &"], check=True)
+
+    timer = threading.Timer(0.3, start)
+    timer.start()
+    with Cancel() as cancel:
+        assert run(tmp_path, f"{LEAVES} sleep 1", cancel, []) == 0
+    timer.join()
+    orphan = int(pid.read_text())
+    assert strays() == [orphan]
+    os.kill(orphan, 9)
+    os.waitpid(orphan, 0)
+
+
 def test_what_was_there_before_stays(tmp_path: Path) -> None:
     """Who uses kpy as a library may have programs in sessions of their own."""
     with subprocess.Popen(["sleep", "100"], start_new_session=True) as program:
