@@ -321,7 +321,7 @@ def test_files_instead_of_an_image(live: LiveKpy, busybox_base: str, workdir: Pa
     files = workdir / "out" / "files"
     assert sorted(str(path.relative_to(files)) for path in files.rglob("*")) == ["b", "bin", "bin/app", "l"]
     app = (files / "bin" / "app").stat()
-    assert (stat.S_IMODE(app.st_mode), app.st_uid, app.st_nlink) == (0o4755, 1000, 2)
+    assert (stat.S_IMODE(app.st_mode), app.st_uid, app.st_nlink) == (0o755, 1000, 2)
     with tarfile.open(fileobj=io.BytesIO(piped)) as archive:
         owners = {info.name: (info.uid, info.gid) for info in archive}
     assert owners == {"b": (0, 0), "bin": (5, 6), "bin/app": (0, 0), "l": (7, 8)}
