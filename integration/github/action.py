@@ -28,6 +28,7 @@ from typing import Any
 PREFIX = "KPY_INPUT_"
 USAGE = 2
 _SECRET = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,127}")
+_NAME = re.compile(r"[A-Za-z0-9\[][A-Za-z0-9._:/@\[\]-]*")  # of an image; what the runner would obey is none
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _SEVERAL = 'a value of several lines, or with a quote at its start, is quoted as a whole: "NAME=value"'
 _ANNOTATIONS = 10  # of a kind; GitHub shows no more of a step
@@ -159,14 +160,14 @@ def read(variables: Mapping[str, str]) -> Inputs:
         except InputError as error:
             raise InputError(f"input {name}: {error}") from None
 
-    tags = tuple(_lowered(tag) for tag in taken("tags", items, commas=True))
+    tags = taken("tags", _tags)
     platforms = tuple(taken("platforms", items, commas=True))
     words = [f"--tag={tag}" for tag in tags]
     words += [f"--build-arg={name}={text}" for name, text in taken("build-args", pairs)]
     words += [f"--label={name}={text}" for name, text in taken("labels", pairs)]
     words += [f"--output={item}" for item in taken("outputs", _outputs)]
     words += [f"--secret={_record(f'id={name}', f'src={path}')}" for name, path in taken("secret-files", pairs, value_needed=True, ident=_SECRET)]
-    words += [word for line in lines(value("flags")) for word in _flag(line)]
+    words += taken("flags", _flags)
     words += [f"--platform={','.join(platforms)}"] if platforms else []
     words += [f"--{name}={value(name).strip()}" for name in ("file", "target") if value(name).strip()]
     words += [f"--{name}" for name in ("push", "no-cache") if taken(name, truth)]
@@ -189,6 +190,14 @@ def _login(value: Callable[[str], str]) -> tuple[str, str, str] | None:
     return registry, user, password
 
 
+def _tags(text: str) -> tuple[str, ...]:
+    found = tuple(_lowered(tag) for tag in items(text, commas=True))
+    for number, tag in enumerate(found, 1):
+        if not _NAME.fullmatch(tag):
+            raise InputError(f"item {number} is not the name of an image, such as ghcr.io/owner/app:1")
+    return found
+
+
 def _lowered(tag: str) -> str:
     """The name of a repository has no capitals, but those of GitHub may: `ghcr.io/${{ github.repository }}`."""
     slash = tag.rfind("/") + 1
@@ -199,8 +208,25 @@ def _lowered(tag: str) -> str:
 def _outputs(text: str) -> list[str]:
     found = items(text, quotes=False)
     for item in found:
-        if item == "-" or "dest=-" in item.replace('"', "").split(","):
-            raise InputError("an action has no standard output: give dest a file")
+        _no_stdout(item)
+    return found
+
+
+def _no_stdout(output: str) -> None:
+    """Raises InputError for an output that would go there: what is in it is no log."""
+    if output == "-" or "dest=-" in [part.strip() for part in output.replace('"', "").split(",")]:
+        raise InputError("an action has no standard output: give dest a file")
+
+
+def _flags(text: str) -> list[str]:
+    found = [word for line in lines(text) for word in _flag(line)]
+    for word, after in zip(found, [*found[1:], ""], strict=True):
+        # Switches of one letter may come before -o in a word, and its value after it.
+        short = re.fullmatch(r"-[A-Za-z]*?o=?(.*)", word)
+        if word in ("--output", "-o"):
+            _no_stdout(after)
+        elif word.startswith("--output=") or short:
+            _no_stdout(short[1] if short else word.partition("=")[2])
     return found
 
 
@@ -310,8 +336,8 @@ def run(words: Sequence[str], environment: Mapping[str, str]) -> tuple[int, str]
         sys.stdout.buffer.write(data)
         return code, data.decode(errors="replace")
     finally:
-        # Whoever was killed may have left a line without an end.
-        say(f"{chr(10) if code > 128 else ''}::{end}::")
+        # What was written last may have no line end: that of whoever was killed, or a file's.
+        say(f"\n::{end}::")
 
 
 def _events(path: Path) -> list[dict[str, Any]]:
