@@ -248,7 +248,7 @@ def test_a_restricted_run_cannot_use_what_is_the_builder_s(live: LiveKpy, busybo
 
 
 def test_a_run_of_real_root_cannot_read_the_builder_s_memory(live: LiveKpy, busybox_base: str, workdir: Path) -> None:
-    """Files of the container, it can: README, "What a hostile Dockerfile could do"."""
+    """Files of the container, it can: SECURITY.md."""
     _, could = _attack(live, busybox_base, workdir, "root", "/nonesuch")
 
     assert [text for text in could if text != "signal"] == ["removed /nonesuch", "done", "removed /nonesuch", "done", "ended"]

@@ -300,7 +300,81 @@ def builds() -> None:
     assert "security.capability" in devices["able"], devices["able"]
 
 
-STEPS: dict[str, Callable[[], None]] = {"facts": facts, "smoke": smoke, "unit": unit, "emulation": emulation, "builds": builds}
+_LIVE = Path("/live")
+_ROOT = f"setpriv --groups=0 --inh-caps=-all --bounding-set=-all,+{',+'.join(CAPABILITIES.split())}"
+MODES = {
+    "userns": ("many", "", ["--isolation", "userns"]),
+    "userns, one id": ("one", "", ["--isolation", "userns"]),
+    "live, any uid but 0": (
+        "1000", f"setpriv --inh-caps=-all --bounding-set=-all,+sys_chroot,+setuid,+setgid --no-new-privs chroot --userspec=1000:1000 --groups= {_LIVE}", [],
+    ),
+    "live, as root": ("0", f"{_ROOT} chroot {_LIVE}", []),
+    "chroot": ("root", _ROOT, ["--isolation", "chroot"]),
+}  # fmt: skip
+"""Who builds, what takes the rights from it that it would not have in a container, and kpy's flags."""
+
+
+def _container() -> None:
+    """kpy's image as docker would start it, in a mount namespace of our own, and what takes rights away there."""
+    shell(
+        f"mkdir -p {_LIVE} && tar -xf {CHECKOUT}/bundle.tar -C {_LIVE} && chmod 1777 {_LIVE}/tmp;"
+        f"for name in proc dev sys; do mkdir -p {_LIVE}/$name; mount --rbind /$name {_LIVE}/$name; done;"
+        f"mkdir -p {_LIVE}/kpy/driver; cp {CHECKOUT}/integration/promise_driver.py {CHECKOUT}/promise_probe {_LIVE}/kpy/driver"
+    )
+
+
+def _promises_of(mode: str) -> dict[str, object]:
+    """What promise_driver.py says of it."""
+    who, less, flags = MODES[mode]
+    live = mode.startswith("live")
+    top = Path("/kpy") if live else Path(f"/home/promises-{who}")
+    real = _LIVE / "kpy" if live else top
+    (real / "driver").mkdir(parents=True, exist_ok=True)
+    names = {"store": "state", "logins": ".docker", "secrets": "secrets", "context": "workspace", "outside": "outside"}
+    for name in names.values():
+        (real / name).mkdir(exist_ok=True)
+    job = {
+        "kpy": "/kpy/bin/kpy" if live else str(KPY), "flags": flags, "places": {name: f"{top}/{path}" for name, path in names.items()},
+        "probe": "/kpy/driver/promise_probe" if live else f"{CHECKOUT}/promise_probe", "program": "/kpy/bin" if live else f"{CHECKOUT}/kpy",
+        "volume": "/srv/volume" if live else f"{top}/volume", "scratch": f"{top}/driver", "keyring": True,
+    }  # fmt: skip
+    (real / "driver/job.json").write_text(json.dumps(job))
+    if live:
+        (_LIVE / "srv/volume").mkdir(parents=True, exist_ok=True)
+    owned = " ".join(str(real / name) for name in ("driver", *names.values()))
+    shell(f"chown -R {who}:{who} {owned} {'' if live else top} {_LIVE / 'srv/volume' if live else ''}")
+    environment = f"KPY_HOME={top}/state DOCKER_CONFIG={top}/.docker HOME={top} PATH={os.environ['PATH']} KPY_DISPOSABLE_ROOT=1"
+    program = "/kpy/bin/python3 -ISXutf8 /kpy/driver/promise_driver.py" if live else f"python3 -I {CHECKOUT}/integration/promise_driver.py"
+    change = "" if less else f"setpriv --reuid={who} --regid={who} --clear-groups"
+    text = shell(f"cd /; env -i {environment} unshare --pid --fork --mount-proc={_LIVE if live else ''}/proc {less} {change} {program} {top}/driver/job.json")
+    return dict(json.loads(text.strip().splitlines()[-1]))
+
+
+def promises() -> None:
+    """SECURITY.md says the truth on this kernel."""
+    import promises as told
+
+    if not (CHECKOUT / "bundle.tar").exists():
+        say("promises: not tried, the bundle is of another architecture")
+        return
+    _container()
+    answers: dict[str, dict[str, object]] = {}
+    wrong = 0
+    for cell in told.table():
+        if cell.mode not in answers:
+            answers[cell.mode] = _promises_of(cell.mode)
+        answer, word = answers[cell.mode], told.PROBES[cell.attack]
+        could = answer["could"][word]  # type: ignore[index]
+        expected = cell.expected(platform.release(), alone=answer["alone"].get(word, False))  # type: ignore[attr-defined]
+        if could is not expected:
+            wrong += 1
+            say(f"FAULT promises: {cell.attack} | {cell.mode}: {could}, not {expected}")
+    say(f"promises: {len(told.table()) - wrong} of {len(told.table())} cells are so")
+
+
+STEPS: dict[str, Callable[[], None]] = {
+    "facts": facts, "smoke": smoke, "unit": unit, "emulation": emulation, "promises": promises, "builds": builds,
+}  # fmt: skip
 
 
 def main() -> None:

@@ -16,8 +16,8 @@ def place(home: Path, *, mounted: bool) -> Path:
     """Where the store is. `mounted`: `home` may be a mount point that is root's, or everybody's, as volumes of Kubernetes
     are; then the store is in a directory of our own in it. One that an earlier version made in `home` itself is kept
     while everything there is ours."""
-    if mounted and _distrust(home) and not _is_our_store(home):
-        return home / _OWN
+    if mounted and not _is_our_store(home) and (_distrust(home) or _is_our_store(home / _OWN)):
+        return home / _OWN  # and stays there, whatever the mode of the mount point becomes
     return home
 
 

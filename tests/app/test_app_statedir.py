@@ -153,3 +153,10 @@ def test_a_user_in_a_volume_of_roots(owner: int, mode: int, request: pytest.Fixt
 def test_outside_the_image_there_is_no_directory_in_it(tmp_path: Path) -> None:
     home = made(tmp_path / "state", 0o777)
     assert state_directory(environment(home)) == home
+
+
+def test_the_store_stays_where_it_is_when_the_mode_of_the_volume_changes(tmp_path: Path) -> None:
+    home = made(tmp_path / "state", 0o777)
+    assert opened(home, mounted=True) == home / "own"
+    home.chmod(0o700)
+    assert opened(home, mounted=True) == home / "own"
