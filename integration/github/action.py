@@ -220,7 +220,7 @@ def _no_stdout(output: str) -> None:
 
 def _flags(text: str) -> list[str]:
     found = [word for line in lines(text) for word in _flag(line)]
-    for word, after in zip(found, [*found[1:], ""], strict=True):
+    for word, after in zip(found, [*found[1:], ""], strict=False):
         # Switches of one letter may come before -o in a word, and its value after it.
         short = re.fullmatch(r"-[A-Za-z]*?o=?(.*)", word)
         if word in ("--output", "-o"):
