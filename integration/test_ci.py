@@ -79,7 +79,12 @@ def gitlab(kpy: Kpy, project: Path, variables: dict[str, Any], shell: str = "sh"
     kept = {name for name, value in given.items() if isinstance(value, dict) and not value.get("expand", True)}
 
     def expanded(text: str) -> str:
-        return re.sub(r"\$(?:(\w+)|\{(\w+)\})", lambda match: expanded(raw.get(match[1] or match[2], "")) if raw.get(match[1] or match[2]) != text else text, text)
+        def value(match: re.Match[str]) -> str:
+            name = match[1] or match[2]
+            found = raw.get(name, "")
+            return found if name.startswith("CI_") or found == text else expanded(found)
+
+        return re.sub(r"\$(?:(\w+)|\{(\w+)\})", value, text)
 
     environment = {name: text if name in kept or name.startswith("CI_") else expanded(text) for name, text in raw.items()}
     script = "\n".join([*job["before_script"], *job["script"]])
@@ -118,7 +123,15 @@ def test_the_gitlab_job(kpy: Kpy, project: Path, auth_registry: Registry, busybo
         ({"CI_REGISTRY_PASSWORD": ""}, "CI_REGISTRY, CI_REGISTRY_USER and CI_REGISTRY_PASSWORD are not all set"),
         ({"CI_REGISTRY_IMAGE": ""}, "CI_REGISTRY_IMAGE is not set"),
         ({"KPY_FLAGS": "--label=t=$CI_COMMIT_TITLE"}, "KPY_FLAGS has the text of CI_COMMIT_TITLE in it"),
+        # It would put the password into a label; and be more than one record.
+        ({"KPY_FLAGS": '--label=t="$CI_COMMIT_TITLE"', "CI_COMMIT_TITLE": "$CI_REGISTRY_PASSWORD"}, "KPY_FLAGS has the text of CI_COMMIT_TITLE in it"),
+        ({"KPY_FLAGS": "--label=t=$CI_REGISTRY_PASSWORD"}, "KPY_FLAGS has the text of CI_REGISTRY_PASSWORD in it"),
+        ({"KPY_FLAGS": "--output=type=oci,dest=$CI_COMMIT_TITLE", "CI_COMMIT_TITLE": "a,b=c"}, "KPY_FLAGS has the text of CI_COMMIT_TITLE in it"),
         ({"KPY_FLAGS": {"value": "--label='t", "expand": False}}, "KPY_FLAGS: a quote has no end"),
+        ({"KPY_FLAGS": {"value": "--label=t=${X:-y}", "expand": False}}, "KPY_FLAGS: of what a shell does with $"),
+        ({"KPY_FLAGS": {"value": "--label=t=$(id)", "expand": False}}, "KPY_FLAGS: of what a shell does with $"),
+        ({"KPY_FLAGS": {"value": '--label=t="x $$"', "expand": False}}, "KPY_FLAGS: of what a shell does with $"),
+        ({"KPY_FLAGS": {"value": '--label=t="`id`"', "expand": False}}, "KPY_FLAGS: of what a shell does with $"),
     ],
 )
 def test_what_the_gitlab_job_lacks_is_said(kpy: Kpy, project: Path, auth_registry: Registry, change: dict[str, Any], said: str) -> None:
@@ -127,6 +140,35 @@ def test_what_the_gitlab_job_lacks_is_said(kpy: Kpy, project: Path, auth_registr
     assert said in done.stderr
     assert "Traceback" not in done.stderr
     assert f"-----\n{servers.PASSWORD}" not in done.stderr
+
+
+def test_no_variable_for_python_reaches_a_program_of_the_gitlab_job(
+    kpy: Kpy, project: Path, auth_registry: Registry, workdir: Path
+) -> None:
+    seen = workdir / "seen"
+    seen.touch()
+    seen.chmod(0o666)
+    program = workdir / "bin" / "kpy"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\nenv >> {seen}\n")
+    program.chmod(0o755)
+    names = ("PYTHONPYCACHEPREFIX", "PYTHONPATH", "PYTHONEXECUTABLE", "PYTHONWARNINGS", "PYTHON_NEW")
+    given = {**predefined(auth_registry, CI_COMMIT_MESSAGE="one\nPYTHON two=3"), **dict.fromkeys(names, ".")}
+    done = gitlab(Kpy(str(program), kpy.user, kpy.home), project, given)
+    assert done.returncode == 0, done.stderr
+    assert "KPY_FLAGS=" in seen.read_text()
+    assert not [line for line in seen.read_text().splitlines() if line.startswith("PYTHON") and line != "PYTHON two=3"]
+
+
+def test_what_a_name_means_in_the_gitlab_job_is_what_the_registry_says(kpy: Kpy, project: Path, auth_registry: Registry) -> None:
+    name = f"{auth_registry.host}/ci/gitlab-names"
+    for text, change in (("FROM scratch\nLABEL made=good\n", ":1"), (f"FROM {name}:1\nLABEL last=yes\n", ":next")):
+        (project / "Dockerfile").write_text(text)
+        done = gitlab(kpy, project, {**predefined(auth_registry), "KPY_TAG": f"{name}{change}"})
+        assert done.returncode == 0, done.stdout + done.stderr
+        (project / "Dockerfile").write_text("FROM scratch\nLABEL made=evil\n")
+        kpy("build", "-t", f"{name}:1", project)
+    assert trees.inspect(f"{name}:next", "--creds", CREDENTIALS)["Labels"] == {"made": "good", "last": "yes"}
 
 
 @pytest.mark.parametrize("requirement", ["", "kpy", "kpy-builder==0.1.0"])

@@ -1,11 +1,15 @@
 """What strangers put into a job: text that becomes an input, links in a checkout, names of images. For the GitHub action."""
 
 import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
+import trees
 from jobs import spawn, temporary
 from people import Kpy
+from servers import Registry
 from workflows import Action, StepError
 
 HERE = Path(__file__).resolve().parent
@@ -48,9 +52,35 @@ def test_flags_have_no_standard_output(action: Action, project: Path, flags: str
     assert caught.value.ran.job.told("error")[-1].text == "input flags: an action has no standard output: give dest a file"
 
 
-def test_commands_are_obeyed_again_after_output_without_a_line_end(action: Action, project: Path) -> None:
-    """Whoever wants it there gets it there; the commands after it are heard all the same."""
-    (project / "Dockerfile").write_text("FROM scratch\nMAINTAINER x\nCOPY Dockerfile /\n")
-    ran = action(project, flags="--metadata-file=/dev/stdout")
+def test_commands_are_obeyed_again_after_output_without_a_line_end(kpy: Kpy, project: Path, workdir: Path) -> None:
+    program = workdir / "bin" / "kpy"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\ntest $1 = doctor || printf 'no end'\n")
+    program.chmod(0o755)
+    ran = Action(ACTION, spawn(Kpy(str(program), kpy.user, kpy.home)), temporary(workdir, kpy))(project)
     assert len(ran.job.told("stop-commands")) == 1
-    assert [command.properties["line"] for command in ran.job.told("warning")] == ["2"]
+    assert "no end" in ran.logs["Build"]
+
+
+# --- names
+
+
+@pytest.mark.parametrize("how", ["same store", "cache"])
+def test_what_a_name_means_is_what_the_registry_says(kpy: Kpy, project: Path, registry: Registry, workdir: Path, how: str) -> None:
+    """A pull request may build whatever it likes under the name of a base."""
+    name = f"{registry.host}/ci/names-{how[:4]}:1"
+    place, saved = temporary(workdir, kpy), workdir / "cache.tar"
+    os.chmod(workdir, 0o777)
+
+    def job(dockerfile: str, **inputs: str) -> None:
+        (project / "Dockerfile").write_text(dockerfile)
+        Action(ACTION, spawn(kpy), place, saved)(project, cache=str(how == "cache").lower(), **inputs)
+        if saved.exists():
+            saved.chmod(0o666)
+            subprocess.run(["chmod", "-R", "u+rwX", kpy.home / ".local"], check=True)
+            shutil.rmtree(kpy.home / ".local")
+
+    job("FROM scratch\nLABEL made=good\nCOPY Dockerfile /\n", tags=name, push="true")
+    job("FROM scratch\nLABEL made=evil\nCOPY Dockerfile /\n", tags=f"fine:1,{name}")
+    job(f"FROM {name}\nLABEL last=yes\n", tags=f"{name}-next", push="true")
+    assert trees.inspect(f"{name}-next")["Labels"] == {"made": "good", "last": "yes"}

@@ -29,11 +29,12 @@ class Command:
 
 @dataclass
 class Job:
-    """What a runner knows in a job: what to hide, and what it was told."""
+    """What a runner knows in a job: what to hide, and what it was told, and directories put on the PATH."""
 
     masks: list[str] = field(default_factory=list)
     commands: list[Command] = field(default_factory=list)
     stopped: str = ""
+    path: list[str] = field(default_factory=list)
 
     def hear(self, text: str) -> str:
         """Obey the commands in what a step wrote; the log that people see."""
@@ -155,6 +156,7 @@ class Action:
         if done.returncode:
             raise StepError(step["name"], done.returncode, log, Ran(self._outputs.get(step.get("id", ""), {}), {}, self._read("summary"), self.job))
         for line in self._read("path").splitlines():
+            self.job.path.append(line)
             environment["PATH"] = f"{line}:{environment['PATH']}"
         return log
 

@@ -162,7 +162,8 @@ def read(variables: Mapping[str, str]) -> Inputs:
 
     tags = taken("tags", _tags)
     platforms = tuple(taken("platforms", items, commas=True))
-    words = [f"--tag={tag}" for tag in tags]
+    # What a name means is what its registry says: a build that pushed nothing may have given it to anything in the store.
+    words = ["--pull", *(f"--tag={tag}" for tag in tags)]
     words += [f"--build-arg={name}={text}" for name, text in taken("build-args", pairs)]
     words += [f"--label={name}={text}" for name, text in taken("labels", pairs)]
     words += [f"--output={item}" for item in taken("outputs", _outputs)]
