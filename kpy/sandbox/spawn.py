@@ -80,10 +80,19 @@ def may_raise_walls() -> bool:
 def network_isolation() -> Literal["namespace", "filter", ""]:
     """How a process here can be without network: in a namespace of its own, under a filter that forbids sockets, or
     not at all. Tried, each in a process of its own."""
-    if _works("import ctypes; sys.exit(ctypes.CDLL(None).unshare(0x40000000) != 0)"):
+    if _works(_ISOLATED):
         return "namespace"
     return "filter" if _works(_FILTERED) else ""
 
+
+# With CAP_SYS_ADMIN alone there is a namespace, and nobody who may start its loopback interface.
+_ISOLATED = """
+import ctypes, fcntl, socket, struct
+if ctypes.CDLL(None).unshare(0x40000000):
+    sys.exit(1)
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+    fcntl.ioctl(control, 0x8914, struct.pack("16sh14x", b"lo", 1))  # SIOCSIFFLAGS, IFF_UP
+"""
 
 # It holds if sockets of the internet are refused and others are not.
 _FILTERED = """
