@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
@@ -115,6 +116,12 @@ static int others(void) {
     say("i386-mount", old(21, 0, 0, 0));
     say("i386-socket-alg", old(359, 38, 5, 0));
     say("i386-socket-unix", old(359, 1, 1, 0));
+    /* Its arguments are in memory that 32 bits reach. */
+    int *words = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
+    words[0] = 38, words[1] = SOCK_SEQPACKET, words[2] = 0;
+    say("i386-socketcall-alg", old(102, 1, (long)words, 0));
+    words[0] = AF_INET, words[1] = SOCK_STREAM;
+    say("i386-socketcall-inet", old(102, 1, (long)words, 0));
     say("i386-unknown", old(3000, 0, 0, 0));
     return 0;
 }

@@ -31,6 +31,7 @@ from kpy.emulation.paths import AT_FDCWD, Place
 from kpy.emulation.peers import inode_of
 from kpy.emulation.permissions import WRITE
 from kpy.emulation.unconnected import DATAGRAM, TYPES, UNIX, Waiting, real
+from kpy.linux.families import FAMILIES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ def _socket(call: Call, arguments: tuple[int, ...]) -> int:
     """Those of other families come here by socketcall(2) only, whose arguments are in memory: they are made here too, for
     the kernel would read them once more."""
     family, kind, protocol = map(_signed, arguments[:3])
+    if family not in FAMILIES:
+        raise refuse(errno.EPERM)  # as its filter says of those that do not come by socketcall
     if family == socket.AF_UNIX:
         new = call.world.sockets.make(kind, protocol)
     else:

@@ -16,6 +16,7 @@ import os
 from functools import cache
 
 from kpy.linux.callnumbers import INTERFACES
+from kpy.linux.families import FAMILIES as FAMILIES  # noqa: PLC0414 - a part of it
 from kpy.linux.namespaces import (
     CLONE_NEWCGROUP,
     CLONE_NEWIPC,
@@ -56,10 +57,6 @@ DENIED = {
     ),
 }
 """Names by the reason. All other names that we know are allowed, but for RULES."""
-
-FAMILIES = frozenset({*range(12), *range(13, 19), 21, 22, 24, *range(26, 34), 35, 36, 39, *range(41, 46)})
-"""The kinds of socket there may be. AF_ALG (38: CVE-2026-31431) and AF_VSOCK (40: it reaches the host of a virtual machine) are
-not among them, nor are those that are obsolete."""
 
 PERSONALITIES = (0, 0x0008, 0x20000, 0x20008, 0xFFFFFFFF)
 """PER_LINUX, PER_LINUX32, each with UNAME26, and the question which it is: others turn off protections of memory."""
