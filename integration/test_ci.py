@@ -171,6 +171,29 @@ def test_what_a_name_means_in_the_gitlab_job_is_what_the_registry_says(kpy: Kpy,
     assert trees.inspect(f"{name}:next", "--creds", CREDENTIALS)["Labels"] == {"made": "good", "last": "yes"}
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"KPY_CONTEXT": "out"}, "KPY_CONTEXT: a link"),
+        ({"KPY_CONTEXT": "up/out/sub"}, "KPY_CONTEXT: a link"),
+        ({"KPY_FLAGS": "--file=out/Dockerfile"}, "KPY_FLAGS: out/Dockerfile: a link"),
+        ({"KPY_FLAGS": "--secret id=x,src=out/token"}, "KPY_FLAGS: out/token: a link"),
+        ({"KPY_FLAGS": "-o type=local,dest=out/new"}, "KPY_FLAGS: out/new: a link"),
+    ],
+)
+def test_no_link_leads_the_gitlab_job_out_of_the_checkout(
+    kpy: Kpy, project: Path, auth_registry: Registry, workdir: Path, change: dict[str, Any], said: str
+) -> None:
+    outside = workdir / "outside"
+    (outside / "sub").mkdir(parents=True)
+    (outside / "Dockerfile").write_text("FROM scratch\n")
+    (project / "out").symlink_to("../outside")
+    (project / "up").symlink_to(".")
+    done = gitlab(kpy, project, {**predefined(auth_registry, CI_PROJECT_DIR=str(project)), **change})
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert said in done.stderr
+
+
 @pytest.mark.parametrize("requirement", ["", "kpy", "kpy-builder==0.1.0"])
 def test_the_gitlab_job_installs_nothing_by_a_bare_name(kpy: Kpy, project: Path, auth_registry: Registry, requirement: str) -> None:
     bare = Kpy("/nowhere/kpy", kpy.user, kpy.home)
@@ -203,6 +226,13 @@ def test_the_gitlab_job_installs_a_path_without_the_password(
 
 
 # --- Tekton
+
+
+def test_no_link_in_the_source_is_the_context_of_the_tekton_step() -> None:
+    """What kpy does with the flag has tests of its own; a path in --context is the word of whoever started it."""
+    args = yaml.safe_load((HERE / "tekton" / "kpy-build.yaml").read_text())["spec"]["steps"][0]["args"]
+    assert [word for word in args if "CONTEXT" in word] == ["--context-sub-path=$(params.CONTEXT)"]
+    assert "--context=dir://$(workspaces.source.path)" in args
 
 
 def test_the_tekton_step(docker: Docker, project: Path, registry: Registry, busybox_base: str, workdir: Path) -> None:

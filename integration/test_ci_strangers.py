@@ -84,3 +84,32 @@ def test_what_a_name_means_is_what_the_registry_says(kpy: Kpy, project: Path, re
     job("FROM scratch\nLABEL made=evil\nCOPY Dockerfile /\n", tags=f"fine:1,{name}")
     job(f"FROM {name}\nLABEL last=yes\n", tags=f"{name}-next", push="true")
     assert trees.inspect(f"{name}-next")["Labels"] == {"made": "good", "last": "yes"}
+
+
+# --- links
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("context", "out"), ("context", "up/out/sub"), ("file", "out/Dockerfile"), ("secret_files", "id=out/token"),
+        ("outputs", "type=local,dest=out/new"), ("outputs", "out"), ("flags", "--secret id=x,src=out/token"), ("flags", "-fout/Dockerfile"),
+    ],
+)  # fmt: skip
+def test_no_link_leads_out_of_the_checkout(action: Action, project: Path, workdir: Path, name: str, value: str) -> None:
+    outside = workdir / "outside"
+    (outside / "sub").mkdir(parents=True)
+    (project / "out").symlink_to("../outside")
+    (project / "up").symlink_to(".")
+    with pytest.raises(StepError) as caught:
+        action(project, **{name: value})
+    assert (caught.value.name, caught.value.code) == ("Inputs", 2)
+    assert caught.value.ran.job.told("error")[-1].text.startswith(f"input {name.replace('_', '-')}: a link in the checkout leads out of it")
+
+
+def test_links_inside_the_checkout_and_paths_outside_are_taken(action: Action, project: Path, workdir: Path) -> None:
+    (project / "app").mkdir()
+    (project / "Dockerfile").rename(project / "app" / "Dockerfile")
+    (project / "link").symlink_to("app")
+    ran = action(project, context="link", outputs=f"type=oci,dest={workdir}/runner/app.tar")
+    assert ran.outputs["digest"].startswith("sha256:")

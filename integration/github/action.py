@@ -160,22 +160,48 @@ def read(variables: Mapping[str, str]) -> Inputs:
         except InputError as error:
             raise InputError(f"input {name}: {error}") from None
 
+    context, file = value("context").strip() or ".", value("file").strip()
+    outputs, flags = taken("outputs", _outputs), taken("flags", _flags)
+    files = taken("secret-files", pairs, value_needed=True, ident=_SECRET)
+    for name, paths in (
+        ("context", [context]), ("file", [file, os.path.join(context, file)]), ("secret-files", [path for _, path in files]),
+        ("outputs", pieces(outputs)), ("flags", pieces(flags)),
+    ):  # fmt: skip
+        if any(leads_out(path, variables.get("GITHUB_WORKSPACE", "")) for path in paths):
+            raise InputError(f"input {name}: a link in the checkout leads out of it, to what is no part of the repository; name that path itself")
     tags = taken("tags", _tags)
     platforms = tuple(taken("platforms", items, commas=True))
     # What a name means is what its registry says: a build that pushed nothing may have given it to anything in the store.
     words = ["--pull", *(f"--tag={tag}" for tag in tags)]
     words += [f"--build-arg={name}={text}" for name, text in taken("build-args", pairs)]
     words += [f"--label={name}={text}" for name, text in taken("labels", pairs)]
-    words += [f"--output={item}" for item in taken("outputs", _outputs)]
-    words += [f"--secret={_record(f'id={name}', f'src={path}')}" for name, path in taken("secret-files", pairs, value_needed=True, ident=_SECRET)]
-    words += taken("flags", _flags)
+    words += [f"--output={item}" for item in outputs]
+    words += [f"--secret={_record(f'id={name}', f'src={path}')}" for name, path in files]
+    words += flags
     words += [f"--platform={','.join(platforms)}"] if platforms else []
     words += [f"--{name}={value(name).strip()}" for name in ("file", "target") if value(name).strip()]
     words += [f"--{name}" for name in ("push", "no-cache") if taken(name, truth)]
     return Inputs(
-        tuple(words), value("context").strip() or ".", value("file").strip(), tags, platforms, taken("cache", truth),
+        tuple(words), context, file, tags, platforms, taken("cache", truth),
         tuple(taken("secrets", pairs, value_needed=True, ident=_SECRET)), _login(value),
     )  # fmt: skip
+
+
+def leads_out(path: str, checkout: str) -> bool:
+    """Does a path that by its text lies in the checkout lead out of it? Its links are a stranger's."""
+    top = os.path.realpath(checkout)
+
+    def below(text: str, directory: str) -> bool:
+        return f"{text}/".startswith(f"{directory.rstrip('/')}/")
+
+    text = os.path.abspath(path)
+    named = below(text, os.path.abspath(checkout)) or below(text, top)
+    return bool(checkout and path) and named and not below(os.path.realpath(path), top)
+
+
+def pieces(words: Iterable[str]) -> list[str]:
+    """All that could be a path in flags and records: `--output=type=local,dest=PATH`, `-fPATH`."""
+    return [piece for word in words for piece in (word, word[2:], *re.split("[=,]", word.replace('"', "")))]
 
 
 def _login(value: Callable[[str], str]) -> tuple[str, str, str] | None:
