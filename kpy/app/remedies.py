@@ -122,15 +122,17 @@ def _github(diagnosis: Diagnosis) -> tuple[Remedy, ...]:
             return (Remedy("RUN works as it is: no step is needed.", ()),)
         return (
             Remedy(
-                "A job in a container: kpy's own image with a shell does a RUN without rights. Its steps are `run:` only, for actions such as "
-                "actions/checkout need programs that it does not have; so the context is the commit:",
+                "A job without `container:`, and kpy's own image in a step of it: a RUN needs no rights there. (As the image of the job it would "
+                "need git and more for actions/checkout.) Your flags come before the context; a login is in a config.json in /kpy/.docker:",
                 (
                     "runs-on: ubuntu-24.04",
-                    "container:",
-                    "  image: registry.example/kpy:debug    # yours: kpy build -f Containerfile --target debug",
-                    "  options: --user 1001",
                     "steps:",
-                    '  - run: kpy build "$GITHUB_SERVER_URL/$GITHUB_REPOSITORY.git#$GITHUB_SHA"',
+                    "  - uses: actions/checkout@v4",
+                    "  - run: |",
+                    "      # The image is yours: kpy build -f Containerfile",
+                    "      docker run --rm --user 1000 --cap-drop ALL --security-opt no-new-privileges \\",
+                    '        --env GITHUB_ACTIONS --volume "$GITHUB_WORKSPACE:/kpy/workspace:ro" \\',
+                    "        registry.example/kpy:0.1.0 build /kpy/workspace",
                 ),
             ),
         )
