@@ -322,11 +322,12 @@ def test_a_build_ends_at_once(make: Make, make_kpy: Callable[[], Kpy], workdir: 
         moment = choose.uniform(0.2, max(seconds * 0.9, 0.4))
         code, took = Build(kpy, kind, workdir).end_after(moment)
         print(f"{make.__name__}: SIGTERM after {moment:.2f} s of {seconds:.1f} s: exit code {code} after {took:.2f} s (seed {SEED})")
-        # Before kpy has begun to work, the signal itself ends it.
-        assert code in ((143, -signal.SIGTERM) if took else (0,)), (workdir / "log").read_text()
+        # Before kpy has begun to work, the signal itself ends it; and at the end it may come too late.
+        allowed = (143, -signal.SIGTERM) if kind.endless else (143, -signal.SIGTERM, 0)
+        assert code in allowed, (workdir / "log").read_text()
         assert took < PROMISED * NOISE
         # A directory of many files may be left, for the next build to remove; and all that was half done, where it was late.
-        assert whole(kpy, directories=took <= 0.8) == []
+        assert whole(kpy, directories=took <= 0.7) == []
         if not kind.endless:
             again = whole_run(kpy, kind, workdir)[1]
             assert again == digest or not kind.same

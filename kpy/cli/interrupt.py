@@ -14,7 +14,7 @@ from kpy.util.cancel import Cancel
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _AGAIN = 0.05  # seconds
-_PATIENCE = 0.9  # seconds from the signal on; much less is needed but where a library computes, or a disk does not answer
+_PATIENCE = 0.8  # seconds from the signal on; much less is needed but where a library computes, or a disk does not answer
 _LONGEST = 20.0  # while a RUN is being ended; Kubernetes gives a container 30
 
 
