@@ -1,4 +1,5 @@
-"""A RUN that hands a descriptor of its root to a RUN of another stage: nothing is changed by it once the layer is read."""
+"""RUNs of several stages that work together, by a cache mount that they share: one hands the other a descriptor of its root, or
+exchanges directories while mounts of the other are made."""
 
 import os
 import subprocess
@@ -79,3 +80,25 @@ def test_what_an_earlier_stage_handed_on_is_not_the_root_of_the_next(program: st
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in (workdir / "out/files").iterdir()) == ["app", "dev", "hand", "proc", "sys", "tool"], said
     assert " last ENOENT" in said, said
+
+
+def test_a_read_only_mount_below_a_cache_that_another_run_changes(program: str, dev: User, workdir: Path) -> None:
+    """What is made read-only is what was mounted, and not what is found at the target a second time."""
+    kpy = _kpy(program, dev, workdir)
+    context = workdir / "context"
+    context.mkdir()
+    os.chown(context, dev.uid, dev.gid)
+    subprocess.run([servers.tool("gcc"), "-O2", "-static", "-o", context / "swap", HERE / "swap.c"], check=True)
+    cache = f"--mount=type=cache,id={workdir.name},target=/c"
+    mounts = f"{cache} --mount=type=tmpfs,target=/c/r1/m --mount=type=tmpfs,target=/c/r2/m --mount=type=bind,target=/c/z/m"
+    lines = ["FROM scratch AS base", "COPY swap /swap", f'RUN {cache} ["/swap", "make"]', "FROM base AS turner"]
+    lines += [f'RUN {cache} ["/swap", "turn"]', "FROM base AS writer"]
+    lines += [f'RUN {mounts} ["/swap", "try", "planted-{number}"]' for number in range(40)]
+    lines += ["FROM base", "COPY --from=writer /swap /a", "COPY --from=turner /swap /b"]
+    (context / "Dockerfile").write_text("\n".join(lines) + "\n")
+
+    done = kpy(*ARGUMENTS, "-o", "type=cacheonly", context, check=False)
+
+    assert sorted(path.name for path in context.iterdir()) == ["Dockerfile", "swap"], done.stderr
+    assert done.returncode == 0, done.stderr
+    assert " wrote: EROFS" in done.stderr, done.stderr

@@ -73,6 +73,7 @@ class Stage:
         self.root = os.open(self.root_path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self.made = made
         self.tell = tell
+        self.processes = -1  # the device of its /proc
         self._names = 0
 
     def name(self) -> bytes:
@@ -205,27 +206,52 @@ def _bind(stage: Stage, wanted: "dict[str, Any]", source: int, scratch: bytes) -
 
 
 def _on(stage: Stage, wanted: "dict[str, Any]", source: bytes, *, directory: bool) -> None:
-    target = wanted["target"]
-    descriptor = stage.target(target, directory=directory)
+    descriptor = _spot(stage, wanted["target"], directory=directory)
     try:
-        bind(source, by_descriptor(descriptor))
+        if not wanted["read_only"]:
+            bind(source, by_descriptor(descriptor))
+            return
+        with _private(stage, directory=directory) as place:
+            bind(source, place)
+            make_read_only(place)
+            bind(place, by_descriptor(descriptor))
     finally:
         os.close(descriptor)
-    if wanted["read_only"]:
-        _seal(stage, target)
 
 
-def _seal(stage: Stage, target: bytes) -> None:
-    mounted = stage.target(target, directory=True)
-    try:
-        make_read_only(by_descriptor(mounted))
-    finally:
-        os.close(mounted)
+class _private:  # noqa: N801 - read as a statement; contextlib takes longer to import than this to run
+    """A place of our own, where a mount is made ready before it is bound where it belongs. Nothing may be looked up twice in the
+    root, or in what is mounted in it: a RUN of another stage can have the same cache, and another directory be there the second
+    time."""
+
+    def __init__(self, stage: Stage, *, directory: bool = True) -> None:
+        self._place = stage.name()
+        if directory:
+            os.mkdir(self._place, 0o700)
+        else:
+            os.close(os.open(self._place, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+
+    def __enter__(self) -> bytes:
+        return self._place
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:  # else all is gone soon
+            libc.umount(self._place, MNT_DETACH)
+
+
+def _spot(stage: Stage, target: bytes, *, directory: bool) -> int:
+    """What to mount on, made if it is missing. Raises OSError for what is the kernel's in /proc, by whatever link."""
+    descriptor = stage.target(target, directory=directory)
+    if os.fstat(descriptor).st_dev == stage.processes:
+        path = real_path(descriptor)
+        os.close(descriptor)
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM), path)
+    return descriptor
 
 
 def _tmpfs(stage: Stage, target: bytes, size: int, *, read_only: bool) -> None:
     before = len(stage.made)
-    descriptor = stage.target(target, directory=True)
+    descriptor = _spot(stage, target, directory=True)
     # As runc: one on a directory of the image has its mode, else the usual 1777.
     mode = os.fstat(descriptor).st_mode & 0o7777 if len(stage.made) == before else 0o1777
     data = b"mode=%04o" % mode + (b",size=%d" % size if size else b"")
@@ -246,7 +272,7 @@ def _discarding(stage: Stage, wanted: "dict[str, Any]", source: int, scratch: by
     os.chmod(place + b"/upper", found.st_mode & 0o7777)
     os.utime(place + b"/upper", ns=(found.st_atime_ns, found.st_mtime_ns))
     target = wanted["target"]
-    mounted = stage.target(target, directory=True)
+    mounted = _spot(stage, target, directory=True)
     # By descriptors: a path could have commas and colons, which the option would need escaped.
     parts = [os.open(path, os.O_PATH | os.O_CLOEXEC) for path in (place + b"/upper", place + b"/work")]
     options = b"userxattr,lowerdir=%s,upperdir=%s,workdir=%s" % tuple(by_descriptor(part) for part in (source, *parts))
@@ -283,38 +309,38 @@ def _copy(stage: Stage, source: int) -> bytes:
 
 def _proc(stage: Stage, null: int, *, fresh: bool) -> None:
     target = stage.target(b"/proc", directory=True)
-    if fresh:
-        try:
-            libc.mount(b"proc", by_descriptor(target), b"proc", _SAFE)
-        except OSError as error:
-            raise Refused(f"cannot mount /proc: {reason(error)}", error.errno or 0) from error
-    else:
-        bind(b"/proc", by_descriptor(target))
+    with _private(stage) as here:
+        if fresh:
+            try:
+                libc.mount(b"proc", here, b"proc", _SAFE)
+            except OSError as error:
+                raise Refused(f"cannot mount /proc: {reason(error)}", error.errno or 0) from error
+        else:
+            bind(b"/proc", here)
+        stage.processes = os.stat(here).st_dev
+        for name in _READ_ONLY:
+            path = here + b"/" + name
+            if os.path.lexists(path):
+                bind(path, path)
+                make_read_only(path)
+        _mask(here, _MASKED, null)
+        bind(here, by_descriptor(target))
     os.close(target)
-    mounted = stage.target(b"/proc", directory=True)
-    here = by_descriptor(mounted)
-    for name in _READ_ONLY:
-        path = here + b"/" + name
-        if os.path.lexists(path):
-            bind(path, path)
-            make_read_only(path)
-    _mask(here, _MASKED, null)
-    os.close(mounted)
 
 
 def _sys(stage: Stage, null: int, *, fresh: bool) -> None:
     target = stage.target(b"/sys", directory=True)
-    try:
-        if not fresh:
-            raise PermissionError
-        libc.mount(b"sysfs", by_descriptor(target), b"sysfs", _SAFE | MS_RDONLY)  # shows our network, not the host's
-    except PermissionError:  # only who owns the network namespace may
-        bind(b"/sys", by_descriptor(target))
+    with _private(stage) as here:
+        try:
+            if not fresh:
+                raise PermissionError
+            libc.mount(b"sysfs", here, b"sysfs", _SAFE | MS_RDONLY)  # shows our network, not the host's
+        except PermissionError:  # only who owns the network namespace may
+            bind(b"/sys", here)
+        _mask(here, _MASKED_SYS, null)
+        make_read_only(here)
+        bind(here, by_descriptor(target))
     os.close(target)
-    mounted = stage.target(b"/sys", directory=True)
-    _mask(by_descriptor(mounted), _MASKED_SYS, null)
-    make_read_only(by_descriptor(mounted))
-    os.close(mounted)
 
 
 def _mask(base: bytes, names: tuple[bytes, ...], null: int) -> None:
@@ -328,10 +354,15 @@ def _mask(base: bytes, names: tuple[bytes, ...], null: int) -> None:
 
 def _dev(stage: Stage, shm_size: int) -> None:
     target = stage.target(b"/dev", directory=True)
-    libc.mount(b"tmpfs", by_descriptor(target), b"tmpfs", MS_NOSUID | MS_NOEXEC, b"mode=0755,size=65536k")
+    with _private(stage) as here:
+        libc.mount(b"tmpfs", here, b"tmpfs", MS_NOSUID | MS_NOEXEC, b"mode=0755,size=65536k")
+        _fill_dev(here, shm_size)
+        bind(here, by_descriptor(target))
     os.close(target)
-    mounted = stage.target(b"/dev", directory=True)
-    here = by_descriptor(mounted)
+
+
+def _fill_dev(here: bytes, shm_size: int) -> None:
+    mounted = os.open(here, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     for name in _DEVICES:
         if os.path.exists(b"/dev/" + name):
             os.close(os.open(name, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o666, dir_fd=mounted))

@@ -17,6 +17,8 @@ from kpy.util.checkpoint import checkpoint
 from kpy.util.erase import empty, remove
 from kpy.util.mountinfo import mount_points
 
+_TRIES = 20
+
 
 class Ground(Protocol):
     """The place of a root. Paths in `keep` are relative to the root, for what is not the image's."""
