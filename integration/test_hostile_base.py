@@ -102,7 +102,7 @@ def _hostile_layers(place: str) -> list[list[Member]]:
     """All at once, but for what a place refuses."""
     leads = {"bin": "/proc/self/root/kpy/bin", "sbin": "../../..", "lib": "/kpy/lib", "lib64": "/kpy/lib", "init": "/kpy/bin/python3"}
     if place == "root":
-        leads |= {"usr": "/", "tmp": "/kpy/state", "run": "/proc/1/root", "home": "kpy", "root": ".", "var": "/kpy", "work": "/workspace"}
+        leads |= {"usr": "/", "tmp": "/kpy/state", "srv": "/proc/1/root", "home": "kpy", "root": ".", "var": "/kpy", "work": "/workspace"}
     first = [member(name, LINK, link=link) for name, link in leads.items()]
     first += [
         member("kpy/bin/python3", data=b"evil"), member("kpy/state/evil"), member("kpy/.docker/config.json", data=b"evil"),
