@@ -56,7 +56,7 @@ def test_ipc_objects_of_a_run_are_gone_and_those_of_others_stay(docker: Docker, 
     assert [line for line in said if line.startswith("made ")] == ["made shm", "made sem", "made msg", "made queue"] * 2, done.stderr
     assert [line for line in said if line.startswith("seen ")] == ["seen shm 1 0", "seen sem 1 0", "seen msg 1 0", "seen queue other"] * 2
     assert "cannot remove" not in done.stderr
-    assert ("RUN is root of this container, as kpy is" in done.stderr) == (place == "root")
+    assert ("a RUN is root here as the builder is" in done.stderr) == (place == "root")
 
 
 @pytest.mark.parametrize("place", PLACES)

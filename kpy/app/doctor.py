@@ -98,10 +98,9 @@ def diagnose(environment: Environment, registries: tuple[str, ...] = ()) -> Diag
     refused = _refused(state)
     probes = _probes(str(state), refused)
     facts = _facts(str(state))
-    if refused is not None:
+    outlook = foresee(lambda: strategies.prepare("auto", environment.variables, state))
+    if refused is not None and outlook.possible:  # else it is not the state directory that is to be changed first
         outlook = Outlook(NO_RUN, problem=refused.message, hint=refused.hint)
-    else:
-        outlook = foresee(lambda: strategies.prepare("auto", environment.variables, state))
     reached = {host: _reach(host, environment) for host in registries}
     return Diagnosis(place(facts, {probe.name: probe.works for probe in probes}), facts, probes, outlook, reached)
 
