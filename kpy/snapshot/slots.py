@@ -35,7 +35,7 @@ from kpy.util.mountinfo import mount_points
 HOME = "kroot"
 # What a runtime puts into /etc, whoever mounts that.
 _RUNTIME = frozenset({b"etc/hosts", b"etc/hostname", b"etc/resolv.conf"})
-_FULL, _HELD = "is a mount that has files already: it is not emptied", "is a mount that the builder has files in"
+_FULL, _HELD = "is a mount that has files already: it is not emptied", "is a mount that has files of others"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -79,7 +79,7 @@ class Slots:
                 if name not in mounts and _is_empty_directory(path):
                     self._closed[name] = path  # the builder image's, in a read-only root: an image need not see it
             elif name in mounts and not self._is_for_us(name, path, mounts):
-                self._why_not[name] = _HELD if self._has_builders(name) else _FULL
+                self._why_not[name] = _FULL if not self._has_builders(name) and _holds_ours(path) else _HELD
             else:
                 self._slots[name] = path
 
@@ -242,6 +242,12 @@ def _is_empty_directory(path: bytes) -> bool:
         return not os.path.islink(path) and not os.listdir(path)
     except OSError:
         return False
+
+
+def _holds_ours(path: bytes) -> bool:
+    """Is something in it that an earlier RUN can have made? What the runtime makes, for mounts in it, is root's."""
+    with os.scandir(path) as entries:
+        return any(entry.stat(follow_symlinks=False).st_uid == os.geteuid() for entry in entries)
 
 
 def _problem(path: bytes) -> str:
