@@ -78,7 +78,7 @@ class GitOp:
 
 @dataclass(frozen=True, slots=True)
 class MountOp:
-    """A mount of a RUN. `input` is the position of its source among the step's inputs, -1 for none (R13-R18). `namespace`
+    """A mount of a RUN. `input` is the position of its source among the step's inputs, -1 for none. `namespace`
     is that of a cache's id: caches of another one are others, whatever their ids."""
 
     kind: str
@@ -116,7 +116,7 @@ class RunOp:
     hosts: tuple[tuple[str, str], ...] = ()
     shm_size: int = 0
     platform: str = ""
-    proxies: tuple[str, ...] = beside("how the network is reached is no part of what is made (A08)", in_steps=True, default=())
+    proxies: tuple[str, ...] = beside("how the network is reached is no part of what is made", in_steps=True, default=())
     ulimits: tuple[tuple[str, int, int], ...] = ()
     hostname: str = ""
 

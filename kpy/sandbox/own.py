@@ -1,6 +1,6 @@
 """What a container lends to the RUNs in it, where none can have its own: /etc/hosts, resolv.conf, hostname, /dev/shm and
-/dev/mqueue. Every RUN finds them as the container's runtime made them: what one leaves in them, the next must not see (R06,
-R08). So is the message that Kubernetes shows when the container ends: it is the builder's.
+/dev/mqueue. Every RUN finds them as the container's runtime made them: what one leaves in them, the next must not see.
+The message that Kubernetes shows when the container ends is the builder's, too.
 """
 
 import errno

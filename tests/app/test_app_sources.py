@@ -15,6 +15,7 @@ from kpy.app.sources import MAX_DOCKERFILE, read_sources
 from kpy.dockerfile.model import Dockerfile
 from kpy.errors import ContextError
 from kpy.util.cancel import Cancel
+from tests.privileges import make_device, needs_root
 
 NOBODY: Any = None  # a directory needs nobody who fetches
 
@@ -192,16 +193,12 @@ def test_only_regular_files_are_read_and_nothing_is_waited_for(
     assert name in error.message
 
 
-@pytest.mark.skipif(os.geteuid() != 0 and os.environ.get("CI") != "true", reason="only root makes devices")
+@needs_root
 @pytest.mark.parametrize("name", ["Dockerfile", ".dockerignore"])
 def test_a_device_is_no_dockerfile(context: Path, name: str) -> None:
     (context / "Dockerfile").write_text("FROM scratch\n")
     (context / name).unlink(missing_ok=True)
-    try:
-        os.mknod(context / name, 0o20666, os.makedev(1, 5))
-    except PermissionError:
-        assert os.environ.get("CI") != "true", "a machine that tests must let root make devices"
-        pytest.skip("no devices here")
+    make_device(context / name)
     assert "it is a device" in refused(context).message
 
 

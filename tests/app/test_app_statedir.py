@@ -15,8 +15,8 @@ from kpy.app.options import Environment
 from kpy.app.world import open_store, state_directory
 from kpy.errors import StoreError
 from kpy.store.store import Store
+from tests.privileges import needs_root
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0 and os.environ.get("CI") != "true", reason="gives directories to other users")
 ROOT = Path(__file__).resolve().parents[2]
 
 

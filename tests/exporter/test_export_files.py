@@ -24,6 +24,7 @@ from kpy.util import fs
 from kpy.util.cancel import Cancel
 from tests.exporter.exporting import make_image
 from tests.fakes import MemoryRepository, RecordingReporter
+from tests.privileges import needs_root
 
 _: list[type[Exporter]] = [TarExporter, LocalExporter]
 
@@ -185,7 +186,7 @@ def test_local_files_give_nobody_the_rights_of_who_builds(make: Callable[..., Ma
     assert {info.name: info.mode for info in tar(made)}["su"] == 0o4755
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="makes a device")
+@needs_root
 def test_local_devices_are_for_their_owner(make: Callable[..., Made], tmp_path: Path) -> None:
     report = local(make(("amd64", [layer(("mem", "c", {"mode": 0o666}))])), tmp_path / "out")
     assert stat.S_IMODE((tmp_path / "out" / "mem").stat().st_mode) == 0o600

@@ -1,11 +1,10 @@
 """Work for a RUN in a thread of its own: what happens where there are no more threads."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
+from tests.privileges import needs_root
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = """
@@ -23,7 +22,7 @@ except SandboxError as error:
 """
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="another user has processes already")
+@needs_root
 def test_no_more_threads_is_an_error_with_a_hint() -> None:
     done = subprocess.run([sys.executable, "-c", CODE, ROOT], capture_output=True, text=True, check=False)
     message, hint = done.stdout.splitlines()
